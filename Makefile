@@ -1,0 +1,62 @@
+# `make` alone prints what there is.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# Override on the command line: make demo DEMO_ARGS="--nodes 2"
+VENV ?= .venv
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+SOAK_SECONDS ?= 600
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.clio-exporter-installed
+
+.PHONY: help setup system-packages demo test test-fast lint format docs soak bench clean distclean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP) ## Create .venv and install the project with its development tools
+
+$(STAMP): pyproject.toml constraints.txt
+	@sh scripts/bootstrap.sh venv "$(abspath $(VENV))"
+	@touch $@
+
+system-packages: ## Install the system packages the tests use (as root; otherwise say which line to run)
+	@sh scripts/bootstrap.sh packages test
+
+demo: setup ## Start a real 4-node runtime on this machine with traffic and the exporter; Ctrl-C stops all of it
+	@$(BIN)/clio-exporter demo $(DEMO_ARGS)
+
+test: setup system-packages ## Run the whole test suite
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: setup ## Run the unit tests only
+	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
+
+lint: setup ## Check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## Format the code and apply the safe fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: setup ## Generate docs/metrics.md from the collectors
+	@$(BIN)/python -m exporter.collectors.reference > docs/metrics.md.new
+	@mv docs/metrics.md.new docs/metrics.md
+
+soak: setup ## Scrape a real runtime at 1 Hz for SOAK_SECONDS (600) and check what it leaves behind
+	CLIO_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak --timeout=0 $(PYTEST_ARGS)
+
+bench: setup ## Measure the exporter against simulated clusters
+	$(BIN)/python -m exporter.simulator.bench
+
+clean: ## Remove build results and caches
+	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find exporter tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## Remove .venv and cached test environments too
+	rm -rf $(VENV) .cache
