@@ -9,6 +9,17 @@ from pathlib import Path
 from exporter.config.errors import ConfigError
 
 
+def exists(path: Path) -> bool:
+    """Whether there is something at `path`; True also where that cannot be told (reading will say why)."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def read_text(path: Path, what: str, max_bytes: int) -> str:
     """The text of the regular file `path`, without a byte order mark; line ends stay as they are.
 

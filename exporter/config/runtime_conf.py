@@ -18,9 +18,9 @@ import yaml
 
 from exporter.config import yamltree
 from exporter.config.errors import ConfigError, quoted
-from exporter.config.files import read_text
+from exporter.config.files import exists, read_text
 from exporter.config.hostfile import DEFAULT_PORT, MAX_PORT
-from exporter.config.secrets import MASK, mask_secrets
+from exporter.config.masking import MASK, mask_secrets
 
 __all__ = [
     "ComposedPool", "RuntimeConfig", "find_runtime_config", "load_runtime_config", "parse_runtime_config",
@@ -79,14 +79,14 @@ def find_runtime_config(env: Mapping[str, str], home: Path) -> Path | None:
         value = env.get(variable, "")
         if value:
             path = expand_path(value, env, home)
-            if not path.exists():
+            if not exists(path):
                 raise ConfigError(
                     path,
                     f"{variable} names this file and it does not exist",
                     f"Correct or unset {variable}",
                 )
             return path
-    return next((home / name for name in CONFIG_FILES if (home / name).is_file()), None)
+    return next((home / name for name in CONFIG_FILES if exists(home / name)), None)
 
 
 def load_runtime_config(
@@ -102,9 +102,9 @@ def load_runtime_config(
     env = os.environ if env is None else env
     home = Path.home() if home is None else home
     config = parse_runtime_config(text, path, env, home)
-    if config.hostfile is not None and not config.hostfile.exists():
+    if config.hostfile is not None and not exists(config.hostfile):
         name = expand_path(str(_networking(config.document).get("hostfile")), env, home)
-        if not name.is_absolute() and name.exists():
+        if not name.is_absolute() and exists(name):
             return RuntimeConfig(path, config.document, config.port, name.absolute(), config.compose)
     return config
 
@@ -136,7 +136,7 @@ def parse_runtime_config(text: str, path: Path, env: Mapping[str, str], home: Pa
 
 
 def port_from_env(env: Mapping[str, str]) -> int | None:
-    """The base port that CLIO_PORT (before 2.0: CHI_PORT) sets, None when neither is. Raises `ConfigError`."""
+    """The base port that CLIO_PORT (or the older CHI_PORT) sets, None without. Raises `ConfigError`."""
     for variable in PORT_VARIABLES:
         if env.get(variable):
             port = _port(env[variable])
@@ -163,8 +163,8 @@ def flatten(document: Any) -> list[tuple[str, str]]:
 
     A key with a dot, bracket, quote or white space is written as ["key"]. Scalars are written as YAML
     would: true, false, null, numbers as in the file; empty collections as {} and []. Values are cut at 256
-    characters, keys at 128, the last of them an ellipsis; no pair occurs twice. After 2000 pairs one pair ("...", note) ends the
-    list. Mask secrets first.
+    characters, keys at 128, the last of them an ellipsis; no pair occurs twice. After 2000 pairs one pair
+    ("...", note) ends the list. Mask secrets first.
     """
     pairs: dict[tuple[str, str], None] = {}
     left_out = 0

@@ -31,15 +31,15 @@ class WrittenFloat(float):
     text: str
 
 
-class _Constructor(yaml.constructor.SafeConstructor):
-    """SafeConstructor for nodes that are composed already; dates and binary data stay text."""
+class _Constructor(yaml.SafeLoader):
+    """SafeLoader for nodes that are composed already; dates and binary data stay text."""
 
 
 def _construct_int(constructor: _Constructor, node: yaml.ScalarNode) -> int | str:
     try:
         number = WrittenInt(constructor.construct_yaml_int(node))
     except ValueError:
-        return node.value  # an explicit !!int tag on something else
+        return str(node.value)  # an explicit !!int tag on something else
     number.text = node.value
     return number
 
@@ -48,13 +48,13 @@ def _construct_float(constructor: _Constructor, node: yaml.ScalarNode) -> float 
     try:
         number = WrittenFloat(constructor.construct_yaml_float(node))
     except ValueError:
-        return node.value
+        return str(node.value)
     number.text = node.value
     return number
 
 
 def _construct_text(_: _Constructor, node: yaml.ScalarNode) -> str:
-    return node.value
+    return str(node.value)
 
 
 _Constructor.add_constructor("tag:yaml.org,2002:int", _construct_int)
@@ -100,7 +100,7 @@ def construct(node: yaml.Node | None, source: str) -> Any:
     if node is None:
         return None
     try:
-        return _Constructor().construct_document(node)
+        return _Constructor("").construct_document(node)
     except yaml.constructor.ConstructorError as error:
         mark = error.problem_mark or error.context_mark
         raise ConfigError(
@@ -135,7 +135,8 @@ def _check_events(text: str, source: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                raise _too_deep(source, event.start_mark.line + 1)
+                mark = event.start_mark
+                raise _too_deep(source, None if mark is None else mark.line + 1)
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
@@ -202,7 +203,7 @@ def _check_keys(node: yaml.MappingNode, source: str) -> None:
             )
 
 
-def _too_deep(source: str, line: int) -> ConfigError:
+def _too_deep(source: str, line: int | None) -> ConfigError:
     return ConfigError(
         source, f"nested more than {MAX_DEPTH} levels deep", "Flatten this part of the file", line=line
     )

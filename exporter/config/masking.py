@@ -27,15 +27,15 @@ _WORDS = frozenset(
 
 _BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[^A-Za-z0-9]+")
 # Greedy to the last '@' before the path; or user:password@ with a '/' in the password (but not host:80/x@y).
-_URL = re.compile(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#]*@|[^\s/:@]*:(?![0-9]+(?:/|$))[^\s@]*@)"
-)
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#]*@|[^\s/:@]*:(?![0-9]+(?:/|$))[^\s@]*@)")
 _PAIR = re.compile(
     r"(?P<name>[A-Za-z0-9_.-]+)(?P<equals>\s*=\s*|\s*:\s+)"
     r"(?P<value>\"[^\"]*\"|'[^']*'|[^\s&;,]+)"
 )
 _HEADER = re.compile(r"\b(?P<kind>Bearer|Basic)\s+[A-Za-z0-9+/=._~-]{8,}", re.IGNORECASE)
-_PEM = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+_PEM = re.compile(
+    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL
+)
 _NAME_KEYS = ("name", "key", "env")
 _VALUE_KEYS = ("value", "val", "default")
 
@@ -44,9 +44,8 @@ def is_secret_name(name: str) -> bool:
     """Whether a key of this name is likely to hold a secret (any case, camelCase, '-', '_' or '.')."""
     words = [word.lower() for word in _BOUNDARY.split(name) if word]
     compact = "".join(words)
-    return (
-        any(stem in compact for stem in _STEMS)
-        or any(word in _WORDS or word.endswith(("token", "tokens")) for word in words)
+    return any(stem in compact for stem in _STEMS) or any(
+        word in _WORDS or word.endswith(("token", "tokens")) for word in words
     )
 
 
@@ -79,7 +78,9 @@ def mask_text(text: str) -> str:
     text = _URL.sub(rf"\g<scheme>{MASK}@", text)
     text = _HEADER.sub(rf"\g<kind> {MASK}", text)
     return _PAIR.sub(
-        lambda match: f"{match['name']}{match['equals']}{MASK}" if is_secret_name(match["name"]) else match[0],
+        lambda match: (
+            f"{match['name']}{match['equals']}{MASK}" if is_secret_name(match["name"]) else match[0]
+        ),
         text,
     )
 
