@@ -1,0 +1,1 @@
+"""A real runtime cluster on this machine: for the demo and for the integration tests."""

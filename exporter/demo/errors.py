@@ -1,0 +1,11 @@
+"""What can go wrong in the demo; every message names the thing and the remedy."""
+
+from __future__ import annotations
+
+
+class DemoError(Exception):
+    """A condition the user can act on. The message is one line: what is wrong, then the remedy."""
+
+
+class NodeFailedError(DemoError):
+    """A runtime ended, or did not become ready in time. The message ends with its last log lines."""
