@@ -1,0 +1,1 @@
+"""Talking to CLIO runtimes: wire codec (pure), transports, typed records."""

@@ -1,0 +1,174 @@
+"""The other transport: the runtime's compiled Python binding, where a user's build has it.
+
+The module is called ``clio_runtime_ext`` (``chimaera_runtime_ext`` before 2.2). Its C++ layer is not
+thread-safe, so one worker thread makes all calls, one after the other; it reads the runtime's own
+configuration, connects to the local runtime and reaches other nodes through it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
+from typing import Any, Final
+
+from exporter.runtime.errors import (
+    ClientClosedError,
+    HungError,
+    MalformedAnswerError,
+    RefusedError,
+    TransportUnavailableError,
+)
+from exporter.runtime.transport import MonitorAnswer, NodeAddress, NodeSession
+
+MODULES: Final = (("clio_runtime_ext", "clio"), ("chimaera_runtime_ext", "chimaera"))
+"""Module names in order of preference, with the prefix of their init and finalize functions."""
+
+_CLIENT_MODE: Final = 0
+_CLOSE_SECONDS: Final = 5.0
+_HANG_FACTOR: Final = 2.0
+"""A call that outlives its own bound by this factor shows that the binding hangs."""
+
+# Without these the C++ client retries a dead runtime for a minute before it says so.
+_ENVIRONMENT: Final = {
+    "CLIO_CLIENT_RETRY_TIMEOUT": "0",
+    "CLIO_CLIENT_TRY_NEW_SERVERS": "16",
+    "CHI_CLIENT_RETRY_TIMEOUT": "0",
+    "CHI_CLIENT_TRY_NEW_SERVERS": "16",
+}
+
+
+class BindingTransport:
+    """Asks nodes through the compiled binding. Create it and call it on one event loop only."""
+
+    def __init__(self, *, single_node: bool = False) -> None:
+        """``single_node``: ask the local runtime directly instead of routing by node number.
+
+        Raises:
+            TransportUnavailableError: no binding can be imported.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._module, self._prefix = _import_binding()
+        self._single_node = single_node
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="clio-binding")
+        self._turn = asyncio.Lock()
+        self._counters: Counter[str] = Counter()
+        self._connected = False
+        self._closed = False
+
+    async def session(self, node: NodeAddress, deadline: float) -> NodeSession:
+        """See `Transport.session`; the binding tells nothing about the runtime but that it answers."""
+        await self.monitor(node, "get_host_info", deadline)
+        return NodeSession(generation=None, identity=None)
+
+    async def monitor(self, node: NodeAddress, query: str, deadline: float) -> MonitorAnswer:
+        """See `Transport.monitor`."""
+        if self._closed:
+            raise ClientClosedError("the client is closed")
+        routing = "local" if self._single_node else f"physical:{node.index}"
+        try:
+            await asyncio.wait_for(self._turn.acquire(), deadline - self._loop.time())
+        except (asyncio.TimeoutError, TimeoutError):
+            raise HungError(f"{node}: the binding was busy with other nodes until the deadline") from None
+        call = self._loop.run_in_executor(
+            self._worker, self._call, routing, query, deadline - self._loop.time()
+        )
+        # The turn ends with the call, not with our waiting: the C++ layer must never be entered twice.
+        call.add_done_callback(lambda _: self._turn.release())
+        try:
+            return_code, results = await asyncio.wait_for(asyncio.shield(call), deadline - self._loop.time())
+        except (asyncio.TimeoutError, TimeoutError):
+            call.add_done_callback(_consume)
+            raise HungError(f"{node} did not answer {query} in time") from None
+        self._counters["answers_received"] += 1
+        return MonitorAnswer(query, return_code, results)
+
+    def retain(self, nodes: frozenset[NodeAddress]) -> None:
+        """See `Transport.retain`; the binding has no connection of its own for a node."""
+
+    def counters(self) -> Mapping[str, int]:
+        """See `Transport.counters`."""
+        return {**self._counters, "connections_open": int(self._connected)}
+
+    async def close(self) -> None:
+        """See `Transport.close`; a call that hangs is left behind after five seconds."""
+        if self._closed:
+            return
+        self._closed = True
+        finalize = self._loop.run_in_executor(self._worker, self._finalize)
+        await asyncio.wait((finalize,), timeout=_CLOSE_SECONDS)
+        self._worker.shutdown(wait=finalize.done(), cancel_futures=True)
+
+    # --- on the worker thread ---------------------------------------------------------------------
+
+    def _call(self, routing: str, query: str, seconds: float) -> tuple[int, dict[int, bytes]]:
+        if seconds <= 0:
+            raise HungError(f"no time left to ask {query}")
+        self._connect()
+        self._counters["requests_sent"] += 1
+        started = time.monotonic()
+        task = self._module.async_monitor(routing, query)
+        results = task.wait(seconds)
+        if not task.is_complete():
+            # An empty map may be an answer without results, or a time-out: only the task knows.
+            self._reconnect_after(time.monotonic() - started, seconds)
+            raise HungError(f"{routing} did not answer {query} in time")
+        return int(task.get_return_code()), _checked(results, query)
+
+    def _connect(self) -> None:
+        if self._connected:
+            return
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        if not getattr(self._module, f"{self._prefix}_init")(_CLIENT_MODE):
+            raise RefusedError("the binding cannot connect to the local runtime: it is not running")
+        self._counters["connections_opened"] += 1
+        self._connected = True
+
+    def _reconnect_after(self, waited: float, seconds: float) -> None:
+        # The binding came back before its time was up: the runtime is gone, not slow.
+        if waited < seconds / _HANG_FACTOR:
+            self._finalize()
+
+    def _finalize(self) -> None:
+        if self._connected:
+            self._connected = False
+            self._counters["connections_closed"] += 1
+            getattr(self._module, f"{self._prefix}_finalize")()
+
+
+def _import_binding() -> tuple[ModuleType, str]:
+    for name, prefix in MODULES:
+        try:
+            return importlib.import_module(name), prefix
+        except ImportError:
+            continue
+    names = " nor ".join(name for name, _ in MODULES)
+    raise TransportUnavailableError(
+        f"neither {names} can be imported: the released wheels do not contain it. "
+        "Use --runtime.transport=zmq, or a build of the runtime with Python bindings"
+    )
+
+
+def _checked(results: Any, query: str) -> dict[int, bytes]:
+    if not isinstance(results, Mapping):
+        raise MalformedAnswerError(f"{query}: the binding returned {type(results).__name__}, not a map")
+    documents = {}
+    for container, document in results.items():
+        if not isinstance(container, int) or not isinstance(document, (bytes, bytearray)):
+            raise MalformedAnswerError(
+                f"{query}: the binding returned something else than bytes by container"
+            )
+        documents[container] = bytes(document)
+    return documents
+
+
+def _consume(call: asyncio.Future[Any]) -> None:
+    """Take the outcome of a call nobody waits for any more, so that it is not reported as lost."""
+    if not call.cancelled():
+        call.exception()

@@ -1,0 +1,333 @@
+"""One node's connection: pre-check, connect, find the generation, ready; and again after a loss.
+
+Which generation a node speaks is found in the order that no runtime is harmed by (versions notes,
+"safe detection"):
+
+1. a C probe; an answer means C;
+2. the same over sockets of its own, to see whether the runtime dials back without answering: B;
+3. an A probe; an answer means A;
+4. nobody answers: unsupported, asked again after a minute.
+
+Our identity towards a runtime is fixed (``address:reply port:clio-exporter``): the runtime keeps one
+dial-back for each identity and port it ever saw. Two live connections with one identity abort it, so a
+node that hung is given a moment to notice that the old connection ended before it sees a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import zmq
+
+from exporter.runtime import codec
+from exporter.runtime.codec import Answer, Generation, RuntimeIdentity
+from exporter.runtime.errors import (
+    ConnectionLostError,
+    HungError,
+    MalformedAnswerError,
+    NotARuntimeError,
+    RuntimeClientError,
+    UnreachableError,
+    UnsupportedGenerationError,
+)
+from exporter.runtime.precheck import Greeting, resolve
+from exporter.runtime.requests import InFlight
+from exporter.runtime.sockets import HANDSHAKE_SECONDS, Receiver, harden
+from exporter.runtime.transport import MonitorAnswer, NodeAddress, NodeSession
+
+if TYPE_CHECKING:
+    from exporter.runtime.zmq_transport import ZmqTransport
+
+_T = TypeVar("_T")
+
+GREETING_SECONDS: Final = 30.0
+"""How long one pre-check connection waits for a node before it is opened anew."""
+
+DETECTION_SECONDS: Final = 1.5
+"""How long each detection step waits; a living runtime takes a millisecond."""
+
+SETTLE_SECONDS: Final = 1.0
+"""Pause between a hung node's first greeting and our new connection with the old identity."""
+
+SLOW_GREETING_SECONDS: Final = 0.5
+
+UNSUPPORTED_PAUSE_S: Final = 60.0
+
+RETRY_PAUSE_S: Final = 0.2
+"""A failed attempt answers every caller for this long, so that one scrape makes one attempt."""
+
+PATIENCE: Final = 3
+"""C probes a runtime known as C may leave unanswered before other generations are tried."""
+
+
+class NodeConnection:
+    """The connection to one client port, made when first needed and whenever it was lost.
+
+    Attributes:
+        session: the runtime currently connected to; None while there is none.
+    """
+
+    def __init__(self, transport: ZmqTransport, node: NodeAddress) -> None:
+        self.node = node
+        self.session: NodeSession | None = None
+        self._transport = transport
+        self._loop = transport.loop
+        self._in_flight = InFlight(self._loop, transport.max_in_flight, self, transport.registry)
+        self._attempt: asyncio.Task[None] | None = None
+        self._failure: tuple[float, RuntimeClientError] | None = None
+        self._stage = "connect"
+        self._greeting: Greeting | None = None
+        self._endpoint: str | None = None
+        self._routing_id: bytes | None = None
+        self._reply_port = 0
+        self._descriptor: int | None = None
+        self._handshake: asyncio.Future[None] | None = None
+        self._settle = False
+        self._last_generation: Generation | None = None
+        self._silent_probes = 0
+
+    # --- what callers use -------------------------------------------------------------------------
+
+    async def ready(self, deadline: float) -> NodeSession:
+        """Connect when not connected.
+
+        Raises:
+            RuntimeClientError: the kind says what is wrong with the node.
+        """
+        if self.session is not None:
+            return self.session
+        if self._failure is not None and self._loop.time() < self._failure[0]:
+            raise self._failure[1].with_traceback(None)
+        if self._attempt is None:
+            self._attempt = self._loop.create_task(self._run_attempt(), name=f"connect {self.node}")
+        attempt = self._attempt
+        await asyncio.wait((attempt,), timeout=max(0.0, deadline - self._loop.time()))
+        if not attempt.done():
+            raise self._timeout_error()
+        return self._outcome()
+
+    def _outcome(self) -> NodeSession:
+        """Result of the attempt that just ended."""
+        if self.session is not None:
+            return self.session
+        if self._failure is not None:
+            raise self._failure[1].with_traceback(None)
+        raise ConnectionLostError(f"{self.node}: connection lost")
+
+    async def monitor(self, query: str, deadline: float) -> MonitorAnswer:
+        """Ask one query; see `Transport.monitor`."""
+        session = await self.ready(deadline)
+        generation = session.generation
+        assert generation is not None  # noqa: S101 - always known on this transport
+        ids = self._transport.ids.next()
+        frame = codec.encode_monitor(generation, ids, self._reply_port, query)
+        answer = await self._ask(generation, frame, ids.request_id, deadline, query)
+        if answer.method not in (codec.METHOD_MONITOR, codec.METHOD_WORKER_STATS_Z):
+            raise MalformedAnswerError(f"{self.node}: {query} was answered by method {answer.method}")
+        result = codec.decode_monitor(generation, answer.body)
+        return MonitorAnswer(query, result.return_code, result.documents)
+
+    def close(self, error: RuntimeClientError) -> asyncio.Task[None] | None:
+        """End the connection and everything that waits for it; returns an attempt still winding up."""
+        attempt = self._attempt
+        if attempt is not None:
+            attempt.cancel()
+        self._drop(error)
+        return attempt
+
+    # --- events from the sockets ------------------------------------------------------------------
+
+    def on_event(self, event: zmq.Event, value: int) -> None:
+        """A connection event of our endpoint. Events of earlier connections are told by descriptor."""
+        if event == zmq.Event.CONNECTED:
+            self._descriptor = value
+        elif event == zmq.Event.HANDSHAKE_SUCCEEDED:
+            if self._handshake is not None and not self._handshake.done():
+                self._handshake.set_result(None)
+        elif event in (zmq.Event.DISCONNECTED, zmq.Event.CLOSED):
+            if event == zmq.Event.DISCONNECTED and value != self._descriptor:
+                return
+            self._lost(ConnectionLostError(f"{self.node}: the runtime closed the connection"))
+        else:
+            self._lost(NotARuntimeError(f"{self.node}: ZeroMQ handshake failed ({event.name})"))
+
+    def on_answer(self, request_id: int, frame: bytes) -> bool:
+        """An answer for this node; False when it came late."""
+        return self._in_flight.answered(request_id, frame)
+
+    def _lost(self, error: RuntimeClientError) -> None:
+        if self._handshake is not None and not self._handshake.done():
+            self._handshake.set_exception(error)
+        self._drop(error)
+
+    def _drop(self, error: RuntimeClientError) -> None:
+        if self._in_flight.has_overdue:
+            self._settle = True
+        self._in_flight.fail(error)
+        if self._endpoint is not None:
+            self._transport.disconnect(self)
+        self.session = None
+        self._routing_id = None
+        self._endpoint = None
+        self._descriptor = None
+
+    # --- connecting -------------------------------------------------------------------------------
+
+    async def _run_attempt(self) -> None:
+        try:
+            await self._connect()
+            self._failure = None
+        except RuntimeClientError as error:
+            self._drop(error)
+            pause = UNSUPPORTED_PAUSE_S if isinstance(error, UnsupportedGenerationError) else RETRY_PAUSE_S
+            self._failure = (self._loop.time() + pause, error)
+        finally:
+            self._attempt = None
+
+    async def _connect(self) -> None:
+        node = self.node
+        self._stage = "resolve"
+        address = await resolve(node.host)
+        self._stage = "greeting"
+        self._greeting = Greeting(address, node.client_port)
+        started = self._loop.time()
+        try:
+            local = await asyncio.wait_for(self._greeting.wait(), GREETING_SECONDS)
+        except (asyncio.TimeoutError, TimeoutError):
+            self._settle = True
+            raise self._greeting.timeout_error() from None
+        if self._loop.time() - started > SLOW_GREETING_SECONDS:
+            self._settle = True
+        self._stage = "settle"
+        if self._settle:
+            await asyncio.sleep(SETTLE_SECONDS)
+            self._settle = False
+        self._stage = "handshake"
+        reply_host = node.reply_address or local
+        self._reply_port = self._transport.reply.port_for(reply_host)
+        identity = f"{reply_host}:{self._reply_port}:clio-exporter".encode()
+        self._handshake = self._loop.create_future()
+        self._endpoint = f"tcp://{address}:{node.client_port}"
+        self._routing_id = self._transport.connect(self, self._endpoint, identity)
+        await self._within(self._handshake, HANDSHAKE_SECONDS + 1, "does not finish the ZeroMQ handshake")
+        self._stage = "detect"
+        generation, runtime = await self._detect(local)
+        self._last_generation, self._silent_probes = generation, 0
+        self.session = NodeSession(generation, runtime)
+
+    async def _detect(self, local: str) -> tuple[Generation, RuntimeIdentity]:
+        fixed = self.node.generation
+        if fixed is not None:
+            found = await self._connect_request(fixed, probe=False)
+            if found is None:
+                raise HungError(
+                    f"{self.node} does not answer as generation {fixed.value}: hung, or another generation"
+                )
+            return fixed, found
+        found = await self._connect_request(Generation.C, probe=True)
+        if found is not None:
+            return Generation.C, found
+        if self._last_generation is Generation.C and self._silent_probes < PATIENCE:
+            self._silent_probes += 1
+            self._settle = True
+            raise HungError(f"{self.node} does not answer ClientConnect: hung, or cannot dial back to us")
+        if await self._dials_back(local):
+            found = await self._connect_request(Generation.B, probe=False)
+            if found is not None:
+                return Generation.B, found
+            raise HungError(f"{self.node} dials back but does not answer as generation B")
+        found = await self._connect_request(Generation.A, probe=True)
+        if found is not None:
+            return Generation.A, found
+        raise UnsupportedGenerationError(
+            f"{self.node} speaks ZeroMQ but answers none of the generations A, B, C: it hangs, cannot dial "
+            "back to our reply port, or is older than 1.5 (then set its generation to Z)"
+        )
+
+    async def _connect_request(self, generation: Generation, *, probe: bool) -> RuntimeIdentity | None:
+        """ClientConnect in one generation's layout; None when it is not answered."""
+        ids = self._transport.ids.next()
+        encode = codec.encode_probe if probe else codec.encode_connect
+        frame = encode(generation, ids, self._reply_port)
+        deadline = self._loop.time() + DETECTION_SECONDS
+        try:
+            answer = await self._ask(generation, frame, ids.request_id, deadline, "ClientConnect")
+        except HungError:
+            # A frame of another generation is never answered; it must not hold a slot.
+            self._in_flight.discard(ids.request_id)
+            return None
+        return codec.decode_connect(generation, answer.body)
+
+    async def _dials_back(self, local: str) -> bool:
+        """Whether the runtime connects to a reply port that only this probe has named."""
+        transport = self._transport
+        assert self._endpoint is not None  # noqa: S101 - set before detection starts
+        accepted: asyncio.Future[None] = self._loop.create_future()
+
+        def on_event(_: list[bytes]) -> None:
+            if not accepted.done():
+                accepted.set_result(None)
+
+        reply = transport.context.socket(zmq.DEALER)
+        request = transport.context.socket(zmq.DEALER)
+        monitor = reply.get_monitor_socket(zmq.EVENT_ACCEPTED)
+        receiver = Receiver(self._loop, monitor, on_event)
+        try:
+            harden(reply)
+            harden(request)
+            host = self.node.reply_address or local
+            bind_host = "0.0.0.0" if self.node.reply_address else local  # noqa: S104 - may be a NAT's address
+            port = reply.bind_to_random_port(f"tcp://{bind_host}")
+            request.setsockopt(zmq.ROUTING_ID, f"{host}:{port}:{secrets.token_hex(4)}".encode())
+            request.connect(self._endpoint)
+            request.send_multipart((b"", codec.encode_probe(Generation.C, transport.ids.next(), port)))
+            await asyncio.wait((accepted,), timeout=DETECTION_SECONDS)
+            return accepted.done()
+        finally:
+            receiver.close()
+            reply.disable_monitor()
+            monitor.close(0)
+            reply.close(0)
+            request.close(0)
+            accepted.cancel()
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    async def _ask(
+        self, generation: Generation, frame: bytes, request_id: int, deadline: float, what: str
+    ) -> Answer:
+        try:
+            await self._in_flight.slot(deadline)
+            if self._routing_id is None:
+                raise ConnectionLostError(f"{self.node}: connection lost")
+            waiting = self._in_flight.add(request_id, deadline)
+            try:
+                self._transport.send(self._routing_id, frame)
+            except ConnectionLostError as error:
+                self._in_flight.discard(request_id)
+                self._drop(error)
+                raise
+            raw = await waiting
+        except (TimeoutError, asyncio.TimeoutError):
+            raise HungError(f"{self.node} did not answer {what} in time") from None
+        answer = codec.decode_answer(generation, raw)
+        if answer.request_id != request_id:
+            raise MalformedAnswerError(f"{self.node}: answer to another request")
+        return answer
+
+    async def _within(self, awaitable: Awaitable[_T], seconds: float, problem: str) -> _T:
+        try:
+            return await asyncio.wait_for(awaitable, seconds)
+        except (asyncio.TimeoutError, TimeoutError):
+            self._settle = True
+            raise HungError(f"{self.node} {problem}") from None
+
+    def _timeout_error(self) -> RuntimeClientError:
+        if self._stage == "greeting" and self._greeting is not None:
+            return self._greeting.timeout_error()
+        if self._stage == "resolve":
+            return UnreachableError(f"{self.node}: the name service did not answer in time")
+        return HungError(f"{self.node} did not finish connecting in time (stage: {self._stage})")
