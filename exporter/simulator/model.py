@@ -1,0 +1,82 @@
+"""The moving numbers of a simulated node, as pure functions of node, thing, time and rate.
+
+Time is the node's age in nanoseconds: CLOCK_MONOTONIC minus the ClientConnect generation. A test that reads a
+value knows that it lies between the value for the age just before and the one just after it asked.
+"""
+
+from __future__ import annotations
+
+SECOND = 1_000_000_000
+BLOCK = 65536
+"""Bytes per simulated read or write, the size that the recorded traffic used."""
+
+RING = 1024
+"""Entries that the runtime's system_stats history keeps."""
+
+LOAD_PER_TASK = 0.25
+"""What one queued task adds to a worker's load."""
+
+
+def _per_second(per_second: float, age_ns: int, rate: float) -> int:
+    return int(age_ns * rate * per_second) // SECOND
+
+
+def tasks_processed(node: int, worker: int, age_ns: int, rate: float) -> int:
+    """Tasks that a worker has processed: ``100 + 10 * worker + node % 50`` a second at rate 1."""
+    return _per_second(100 + 10 * worker + node % 50, age_ns, rate)
+
+
+def idle_iterations(node: int, worker: int, age_ns: int, rate: float) -> int:
+    """Idle iterations of a worker: ``1000 + 100 * worker + node % 7`` a second at rate 1."""
+    return _per_second(1000 + 100 * worker + node % 7, age_ns, rate)
+
+
+def queued_tasks(node: int, worker: int, age_ns: int) -> int:
+    """Tasks in a worker's queue: 0 to 10, another number each second."""
+    return (age_ns // SECOND + 7 * node + 3 * worker) % 11
+
+
+def worker_load(node: int, worker: int, age_ns: int) -> float:
+    """Load of a worker, proportional to its queue."""
+    return queued_tasks(node, worker, age_ns) * LOAD_PER_TASK
+
+
+def bdev_reads(node: int, bdev: int, age_ns: int, rate: float) -> int:
+    """Reads of a block device: ``5 + bdev + node % 5`` a second at rate 1."""
+    return _per_second(5 + bdev + node % 5, age_ns, rate)
+
+
+def bdev_writes(node: int, bdev: int, age_ns: int, rate: float) -> int:
+    """Writes of a block device: ``3 + bdev + node % 3`` a second at rate 1."""
+    return _per_second(3 + bdev + node % 3, age_ns, rate)
+
+
+def bdev_remaining(total: int, writes: int) -> int:
+    """Free bytes of a device of ``total`` bytes after ``writes`` blocks; it is emptied when 90 % full."""
+    return total - (writes * BLOCK) % (total * 9 // 10)
+
+
+def cte_blobs(node: int, age_ns: int, rate: float) -> int:
+    """Blobs in the context transfer engine: ``1 + node % 3`` more each second at rate 1."""
+    return _per_second(1 + node % 3, age_ns, rate)
+
+
+def newest_event(age_ns: int) -> int:
+    """Id of the newest system_stats sample: one a second, the first (0) at the start."""
+    return age_ns // SECOND
+
+
+def event_range(minimum: int, age_ns: int, ring: int = RING) -> range:
+    """Ids that ``system_stats:<minimum>`` returns: at least ``minimum``, no older than the ring."""
+    newest = newest_event(age_ns)
+    return range(max(minimum, newest - ring + 1, 0), newest + 1)
+
+
+def cpu_percent(node: int, event: int) -> float:
+    """CPU use in percent of a sample, 0.5 to 95.5."""
+    return (event * 7 + node * 13) % 96 + 0.5
+
+
+def memory_available(node: int, event: int, total: int) -> int:
+    """Available memory in bytes of a sample: between 40 and 90 % of ``total``."""
+    return total // 100 * (40 + (event * 3 + node * 5) % 51)
