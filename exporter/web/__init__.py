@@ -1,0 +1,1 @@
+"""HTTP endpoints, TLS and authentication of the exporter."""

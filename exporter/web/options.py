@@ -1,0 +1,50 @@
+"""Settings of the web layer, as plain data (flags.py fills them from the command line)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_LISTEN_ADDRESS = ":9777"
+DEFAULT_TELEMETRY_PATH = "/metrics"
+DEFAULT_MAX_REQUESTS = 40
+DEFAULT_TIMEOUT_OFFSET = 0.25
+DEFAULT_SCRAPE_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True)
+class WebOptions:
+    """How the endpoints are served.
+
+    `max_requests` bounds scrapes and probes in progress (0: no bound). `timeout_offset` and
+    `scrape_timeout` are seconds. `docs_url` is what the landing page links to.
+    """
+
+    listen_addresses: tuple[str, ...] = (DEFAULT_LISTEN_ADDRESS,)
+    telemetry_path: str = DEFAULT_TELEMETRY_PATH
+    config_file: Path | None = None
+    max_requests: int = DEFAULT_MAX_REQUESTS
+    timeout_offset: float = DEFAULT_TIMEOUT_OFFSET
+    scrape_timeout: float = DEFAULT_SCRAPE_TIMEOUT
+    docs_url: str = "https://github.com/iowarp/clio-exporter"
+
+
+@dataclass(frozen=True)
+class ServerLimits:
+    """Bounds of the HTTP server. Seconds, bytes or counts.
+
+    `header_timeout` covers the TLS handshake and the whole request head, however slowly its bytes
+    arrive; `write_timeout` the whole response from its first byte; `io_timeout` one read or write
+    without progress; `first_byte_timeout` a connection that says nothing at all.
+    """
+
+    header_timeout: float = 10.0
+    write_timeout: float = 60.0
+    io_timeout: float = 10.0
+    first_byte_timeout: float = 10.0
+    keep_alive_timeout: float = 120.0
+    stop_timeout: float = 5.0
+    max_connections: int = 512
+    max_header_bytes: int = 32 * 1024
+    max_body_bytes: int = 64 * 1024
+    spare_threads: int = 8

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from exporter.web.flags import add_arguments, web_options
+from exporter.web.options import WebOptions
+
+
+def parse(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="clio-exporter")
+    add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_defaults_do_not_depend_on_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_LISTEN_ADDRESS", ":1")
+    args = parse()
+    assert web_options(args) == WebOptions()
+    assert (args.log_level, args.log_format) == ("info", "logfmt")
+
+
+def test_everything_given() -> None:
+    args = parse(
+        *("--web.listen-address", ":1", "--web.listen-address=[::1]:2", "--web.telemetry-path=/m"),
+        *(
+            "--web.config.file=w.yml",
+            "--web.max-requests=0",
+            "--web.scrape-timeout=1m",
+            "--timeout-offset=500ms",
+        ),
+        *("--log.level=warn", "--log.format=json"),
+    )
+    assert web_options(args) == WebOptions(
+        listen_addresses=(":1", "[::1]:2"),
+        telemetry_path="/m",
+        config_file=Path("w.yml"),
+        max_requests=0,
+        timeout_offset=0.5,
+        scrape_timeout=60.0,
+    )
+    assert (args.log_level, args.log_format) == ("warn", "json")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--web.max-requests=-1",
+        "--web.max-requests=many",
+        "--web.scrape-timeout=0",
+        "--web.scrape-timeout=nan",
+        "--timeout-offset=-1",
+        "--timeout-offset=1d",
+        "--log.level=loud",
+        "--log.format=xml",
+    ],
+)
+def test_refused(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(word)
+    assert word.split("=")[0] in capsys.readouterr().err
