@@ -41,15 +41,18 @@ def read_text(path: Path, what: str, max_bytes: int) -> str:
         ) from None
     except (OSError, ValueError) as error:
         raise _unreadable(path, what, error) from None
-    with os.fdopen(descriptor, "rb") as stream:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
             raise ConfigError(path, f"the {what} is a directory", "Name a file in it")
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        if not stat.S_ISREG(mode):
             raise ConfigError(path, f"the {what} is not a regular file", "Name a regular file")
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
             data = stream.read(max_bytes + 1)
-        except OSError as error:
-            raise _unreadable(path, what, error) from None
+    except OSError as error:
+        raise _unreadable(path, what, error) from None
+    finally:
+        os.close(descriptor)
     if len(data) > max_bytes:
         raise ConfigError(
             path,

@@ -20,7 +20,7 @@ from exporter.config.hostfile import (
     HostEntry,
     check_duplicates,
     check_host,
-    parse_entries,
+    collect_entries,
 )
 
 MAX_SETTINGS_BYTES = 1024 * 1024
@@ -86,9 +86,14 @@ class ClusterSettings:
         return self.override_for(host, port).generation or self.generation
 
     def runtime_config_for(self, node_id: int, hostname: str) -> Path | None:
-        """The node's own runtime configuration file, None when the settings name none."""
+        """The node's own runtime configuration file, None when the settings name none.
+
+        `hostname` comes from the runtime: raises `ConfigError` when it is not a host name, for it could lead
+        out of the directory (`../..`).
+        """
         if self.runtime_config is None:
             return None
+        check_host(hostname, f"node {node_id}", None)
         values = {"node_id": str(node_id), "hostname": hostname}
         return Path(_PLACEHOLDER.sub(lambda match: values[match[1]], self.runtime_config))
 
@@ -261,7 +266,7 @@ def _cluster(field: Field, base: Path, several: bool) -> ClusterSettings:
     if several and not values.keys() & {"hostfile", "nodes", "seed", "runtime_config"}:
         raise field.error(
             "does not say where its nodes are",
-            "Add hostfile, nodes, seed or runtime_config: with several clusters none is taken from the environment",
+            "Add hostfile, nodes, seed or runtime_config: the environment can describe only a single cluster",
         )
     port = values["port"].integer(1, MAX_PORT) if "port" in values else None
     return ClusterSettings(
@@ -287,9 +292,7 @@ def _name(field: Field) -> str:
 
 
 def _nodes(field: Field, port: int | None) -> tuple[HostEntry, ...]:
-    entries = [
-        entry for item in field.sequence() for entry in parse_entries(item.text(), field.source, item.line)
-    ]
+    entries = collect_entries(((item.line, item.text()) for item in field.sequence()), field.source)
     if not entries:
         raise field.error("is empty", "List host or host:port, or remove the key")
     check_duplicates(entries, field.source, port)
@@ -297,7 +300,7 @@ def _nodes(field: Field, port: int | None) -> tuple[HostEntry, ...]:
 
 
 def _entry(field: Field) -> HostEntry:
-    entries = list(parse_entries(field.text(), field.source, field.line))
+    entries = collect_entries([(field.line, field.text())], field.source)
     if len(entries) != 1:
         raise field.error(f"is {quoted(field.text())}", "Give exactly one host or host:port")
     return entries[0]
@@ -327,7 +330,7 @@ def _generation(field: Field) -> str:
 def _overrides(field: Field) -> tuple[tuple[HostEntry, NodeOverride], ...]:
     overrides = []
     for name, item in field.mapping().items():
-        entries = list(parse_entries(name, field.source, item.line))
+        entries = collect_entries([(item.line, name)], field.source)
         values = item.mapping(("generation", "reply_address"))
         override = NodeOverride(
             _generation(values["generation"]) if "generation" in values else None,
@@ -402,8 +405,7 @@ def _override_cluster(settings: Settings, changes: Mapping[str, Any]) -> Cluster
         hostfile = Path(changes["hostfile"]).absolute()
         cluster = replace(cluster, hostfile=hostfile, hostfile_origin="--hostfile", nodes=())
     if "nodes" in changes:
-        entries = [entry for text in changes["nodes"] for entry in parse_entries(text, "--nodes", 1)]
-        check_duplicates(entries, "--nodes", cluster.port)
+        entries = _flag_entries("--nodes", changes["nodes"], cluster.port)
         cluster = replace(cluster, nodes=tuple(entries), nodes_origin="--nodes", hostfile=None)
     if "seed" in changes:
         cluster = replace(cluster, seed=_flag_entry("--seed", changes["seed"]))
@@ -414,8 +416,19 @@ def _override_cluster(settings: Settings, changes: Mapping[str, Any]) -> Cluster
     return cluster
 
 
+def _flag_entries(flag: str, texts: list[str], port: int | None = None) -> list[HostEntry]:
+    try:
+        entries = collect_entries(((1, text) for text in texts), flag)
+        check_duplicates(entries, flag, port)
+    except ConfigError as error:  # a flag has no lines
+        raise ConfigError(flag, error.problem, error.remedy) from None
+    if not entries:
+        raise ConfigError(flag, "no node is given", "Give host or host:port")
+    return entries
+
+
 def _flag_entry(flag: str, text: str) -> HostEntry:
-    entries = list(parse_entries(text, flag, 1))
+    entries = _flag_entries(flag, [text])
     if len(entries) != 1:
         raise ConfigError(flag, f"{quoted(text)} is not one node", "Give exactly one host or host:port")
     return entries[0]

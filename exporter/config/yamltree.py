@@ -38,7 +38,7 @@ class _Constructor(yaml.SafeLoader):
 def _construct_int(constructor: _Constructor, node: yaml.ScalarNode) -> int | str:
     try:
         number = WrittenInt(constructor.construct_yaml_int(node))
-    except ValueError:
+    except (ValueError, LookupError):
         return str(node.value)  # an explicit !!int tag on something else
     number.text = node.value
     return number
@@ -47,7 +47,7 @@ def _construct_int(constructor: _Constructor, node: yaml.ScalarNode) -> int | st
 def _construct_float(constructor: _Constructor, node: yaml.ScalarNode) -> float | str:
     try:
         number = WrittenFloat(constructor.construct_yaml_float(node))
-    except ValueError:
+    except (ValueError, LookupError):
         return str(node.value)
     number.text = node.value
     return number
@@ -78,7 +78,8 @@ def compose(text: str, source: str) -> yaml.Node | None:
             source,
             f"malformed YAML: {error.problem or error.context or 'unknown error'}",
             "Correct the syntax here or just above (indentation, quotes, ':' and '-')",
-            line=None if mark is None else mark.line + 1,
+            # What is missing at the end of the file is reported for the line after its last.
+            line=None if mark is None else min(mark.line, text.rstrip().count("\n")) + 1,
         ) from None
     except yaml.reader.ReaderError as error:
         raise ConfigError(
@@ -86,6 +87,10 @@ def compose(text: str, source: str) -> yaml.Node | None:
             f"malformed YAML: character {error.character!r} is not allowed",
             "Remove the control character or save the file as plain UTF-8 text",
             line=text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else None,
+        ) from None
+    except (ValueError, OverflowError) as error:  # an escape beyond Unicode, without libyaml
+        raise ConfigError(
+            source, f"malformed YAML: {error}", "Check the escape sequences in double quotes"
         ) from None
     if node is not None:
         _check_tree(node, source)
@@ -108,6 +113,12 @@ def construct(node: yaml.Node | None, source: str) -> Any:
             f"unusable YAML: {error.problem}",
             "Use plain mappings, lists, strings, numbers, booleans and null; no custom tags",
             line=None if mark is None else mark.line + 1,
+        ) from None
+    except (ValueError, LookupError, OverflowError):
+        raise ConfigError(
+            source,
+            "unusable YAML: a value does not have the type that its !! tag says",
+            "Remove the tag or correct the value",
         ) from None
 
 
