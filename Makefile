@@ -18,6 +18,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP) ## Create .venv and install the project with its development tools
+	@:
 
 $(STAMP): pyproject.toml constraints.txt
 	@sh scripts/bootstrap.sh venv "$(abspath $(VENV))"

@@ -26,7 +26,7 @@ def run_suite(tmp_path: Path, source: str, ci: str) -> subprocess.CompletedProce
         env={**os.environ, "CI": ci, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
