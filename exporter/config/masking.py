@@ -26,10 +26,11 @@ _WORDS = frozenset(
 )  # fmt: skip
 
 _BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[^A-Za-z0-9]+")
+# All patterns take linear time: they begin only at a boundary, and what they run over is bounded.
 # Greedy to the last '@' before the path; or user:password@ with a '/' in the password (but not host:80/x@y).
-_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#]*@|[^\s/:@]*:(?![0-9]+(?:/|$))[^\s@]*@)")
+_URL = re.compile(r"(?<=://)(?:[^\s/?#]*@|[^\s/:@]*:(?![0-9]+(?:/|$))[^\s@]{0,512}@)")
 _PAIR = re.compile(
-    r"(?P<name>[A-Za-z0-9_.-]+)(?P<equals>\s*=\s*|\s*:\s+)"
+    r"(?<![A-Za-z0-9_.-])(?P<name>[A-Za-z0-9_.-]+)(?P<equals>\s*=\s*|\s*:\s+)"
     r"(?P<value>\"[^\"]*\"|'[^']*'|[^\s&;,]+)"
 )
 _HEADER = re.compile(r"\b(?P<kind>Bearer|Basic)\s+[A-Za-z0-9+/=._~-]{8,}", re.IGNORECASE)
@@ -75,7 +76,7 @@ def mask_secrets(document: Any) -> Any:
 def mask_text(text: str) -> str:
     """`text` with credentials in URLs, `password=...` pairs, Authorization values and PEM keys masked."""
     text = _PEM.sub(MASK, text)
-    text = _URL.sub(rf"\g<scheme>{MASK}@", text)
+    text = _URL.sub(f"{MASK}@", text)
     text = _HEADER.sub(rf"\g<kind> {MASK}", text)
     return _PAIR.sub(
         lambda match: (

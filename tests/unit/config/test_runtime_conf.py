@@ -385,6 +385,16 @@ def test_name_and_value_pairs() -> None:
     }
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "piece", ["a", "x://", "x://b:c", "a.b-", "a= ", 'a="', "Bearer ", "-----BEGIN A", " ", ":"]
+)
+def test_masking_long_values_takes_no_quadratic_time(piece: str) -> None:
+    """A pattern that backtracks over a file's size would run for minutes here, not milliseconds."""
+    text = piece * (200_000 // len(piece))
+    assert len(mask_secrets([text, {text: 1}])[0]) > 0
+
+
 def _shape(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _shape(below) for key, below in value.items()}

@@ -316,3 +316,13 @@ def test_any_document_is_settings_or_a_config_error(document: dict[str, str]) ->
         assert settings.remedy
     else:
         assert settings.clusters
+
+
+def test_the_documented_example_is_valid() -> None:
+    document = Path(__file__).parents[3] / "docs/configuration.md"
+    example = document.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+    settings = parse(example)
+    assert [cluster.name for cluster in settings.clusters] == ["alpha", "beta"]
+    assert settings.clusters[0].override_for("node08", 9423).generation == "B"
+    assert settings.runtime == RuntimeSettings()
+    assert not settings.collectors.is_enabled("cte")
