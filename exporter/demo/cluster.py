@@ -310,8 +310,9 @@ class LocalCluster:
         self.nodes: list[LocalNode] = []
         # Names all that the runtimes put outside their directories (memfd links, pid files, sockets).
         self.user = f"clio-exporter-{os.getuid()}-{base_port}"
-        self.runtime_dir = Path("/tmp") / f"clio_{self.user}"  # noqa: S108 - the runtime's own choice
-        self._timer_slack_us = timer_slack_us
+        family = "clio" if install.release >= (2, 2) else "chimaera"
+        self.runtime_dir = Path("/tmp") / f"{family}_{self.user}"  # noqa: S108 - the runtime's own choice
+        self.timer_slack_us = timer_slack_us
         self._extra_environment = dict(environment or {})
         self._state = state if state is not None else State(self.root / "state.json")
         self._reservation: PortReservation | None = None
@@ -435,7 +436,7 @@ class LocalCluster:
             command=self.install.start_command,
             environment=self._environment(settings, directory),
             state=self._state,
-            timer_slack_us=self._timer_slack_us,
+            timer_slack_us=self.timer_slack_us,
         )
         node.config_path.write_text(render(settings, self.install.release), encoding="utf-8")
         node.log_path.unlink(missing_ok=True)
