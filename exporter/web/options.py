@@ -35,7 +35,8 @@ class ServerLimits:
 
     `header_timeout` covers the TLS handshake and the whole request head, however slowly its bytes
     arrive; `write_timeout` the whole response from its first byte; `io_timeout` one read or write
-    without progress; `first_byte_timeout` a connection that says nothing at all.
+    without progress; `first_byte_timeout` a connection that says nothing at all. `poll_interval`
+    is how often idle connections are looked at, and the time a stop takes to be noticed.
     """
 
     header_timeout: float = 10.0
@@ -44,6 +45,7 @@ class ServerLimits:
     first_byte_timeout: float = 10.0
     keep_alive_timeout: float = 120.0
     stop_timeout: float = 5.0
+    poll_interval: float = 0.5
     max_connections: int = 512
     max_header_bytes: int = 32 * 1024
     max_body_bytes: int = 64 * 1024

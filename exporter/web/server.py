@@ -18,6 +18,7 @@ import queue
 import signal
 import socket
 import ssl
+import struct
 import sys
 import threading
 import time
@@ -44,6 +45,7 @@ WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _THREADS_WITHOUT_LIMIT = 64
 _BACKLOG = 128
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _QUEUE_WAIT = 0.1
 _OVERLOADED = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nRetry-After: 1\r\n\r\n"
@@ -154,6 +156,9 @@ class _Watchdog:
 def _cut(sock: socket.socket) -> None:
     """Shut a socket down under the thread that uses it, which then sees end of file."""
     with suppress(OSError):  # already closed
+        # Closed with a reset: nothing of what the client did not take stays in kernel buffers, and a
+        # cut answer cannot be mistaken for a whole one.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         # Not ssl.SSLSocket.shutdown: that takes the TLS state away while the other thread is in it.
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
@@ -291,6 +296,7 @@ class _Listener(CherootServer):  # type: ignore[misc,unused-ignore]
         self.watchdog = _Watchdog()
         self.max_request_header_size = limits.max_header_bytes
         self.max_request_body_size = limits.max_body_bytes
+        self.expiration_interval = limits.poll_interval
         self.keep_alive_conn_limit = limits.max_connections
         self.ssl_adapter = _TlsAdapter(store) if store.tls_enabled else None
         self.bind_error: OSError | None = None

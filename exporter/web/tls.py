@@ -282,7 +282,7 @@ def _set_client_auth(section: Section, context: ssl.SSLContext, authority: bytes
             )
         try:
             context.load_verify_locations(cadata=authority.decode("ascii"))
-        except (ssl.SSLError, UnicodeDecodeError):
+        except (ssl.SSLError, ValueError):  # not PEM, not ASCII or empty
             section.fail(f"{section.full(ca_key)} has no usable certificate", "Give PEM certificates", ca_key)
     context.verify_mode = mode
     sans = section.texts("client_allowed_sans")

@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from exporter.config.errors import ConfigError
+from exporter.web.app import create_app
+from exporter.web.options import ServerLimits, WebOptions
+from exporter.web.server import ListenError, WebServer, parse_listen_address
+from exporter.web.stream import BLOCK
+from tests.unit.web.conftest import Start
+from tests.unit.web.support import TEXT, FixedExposition, Service, read_to_end
+
+
+def connect(server: WebServer, timeout: float = 10.0) -> socket.socket:
+    return socket.create_connection(server.addresses[0][:2], timeout=timeout)
+
+
+def ask(
+    server: WebServer, path: str = "/metrics", method: str = "GET", **headers: str
+) -> tuple[http.client.HTTPResponse, bytes]:
+    host, port = server.addresses[0]
+    connection = http.client.HTTPConnection(host, port, timeout=10)
+    try:
+        connection.request(method, path, headers={k.replace("_", "-"): v for k, v in headers.items()})
+        answer = connection.getresponse()
+        return answer, answer.read()
+    finally:
+        connection.close()
+
+
+def fast_limits(**changes: float) -> ServerLimits:
+    defaults = {"header_timeout": 0.4, "write_timeout": 0.6, "io_timeout": 5.0, "first_byte_timeout": 0.3}
+    return ServerLimits(**{**defaults, "stop_timeout": 2.0, "spare_threads": 2, **changes})  # type: ignore[arg-type]
+
+
+def test_get_and_head_on_one_kept_connection(start: Start) -> None:
+    server = start()
+    host, port = server.addresses[0]
+    connection = http.client.HTTPConnection(host, port, timeout=10)
+    connection.connect()
+    first_socket = connection.sock
+    for method, body in (("GET", TEXT), ("HEAD", b""), ("GET", TEXT)):
+        connection.request(method, "/-/healthy" if method == "HEAD" else "/metrics")
+        answer = connection.getresponse()
+        assert answer.status == 200
+        assert answer.read() == body
+        assert connection.sock is first_socket
+    connection.close()
+
+
+def test_head_of_metrics_ends(start: Start) -> None:
+    answer, body = ask(start(), method="HEAD")
+    assert (answer.status, body) == (200, b"")
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+
+
+def test_gzip_in_chunks(start: Start, service: Service) -> None:
+    service.exposition = FixedExposition([os.urandom(1000).hex().encode() for _ in range(500)])
+    answer, body = ask(start(), Accept_Encoding="gzip")
+    assert answer.headers["Transfer-Encoding"] == "chunked"
+    assert gzip.decompress(body) == b"".join(service.exposition.chunks)
+
+
+def test_late_failure_is_seen_as_a_broken_transfer(start: Start, service: Service) -> None:
+    service.exposition = FixedExposition([b"x" * BLOCK] * 4, failure=RuntimeError("late"))
+    with pytest.raises(http.client.IncompleteRead):
+        ask(start())
+
+
+def test_limit_of_concurrent_scrapes(start: Start, service: Service) -> None:
+    service.gate = threading.Event()
+    server = start(max_requests=3)
+    with ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(ask, server) for _ in range(3)]
+        for _ in running:
+            assert service.entered.acquire(timeout=10)
+        answer, body = ask(server)
+        assert answer.status == 503
+        assert b"--web.max-requests" in body
+        assert ask(server, "/-/healthy")[0].status == 200
+        service.gate.set()
+        assert [future.result(10)[0].status for future in running] == [200] * 3
+    assert ask(server)[0].status == 200
+
+
+def test_silent_connections_take_no_thread(start: Start) -> None:
+    server = start(limits=fast_limits(spare_threads=1), max_requests=1)
+    silent = [connect(server) for _ in range(20)]
+    assert ask(server)[0].status == 200
+    for sock in silent:  # and they are closed
+        assert read_to_end(sock) == b""
+        sock.close()
+
+
+def test_slow_request_head_is_cut(start: Start) -> None:
+    server = start(limits=fast_limits())
+    with connect(server) as sock:
+        begun = time.monotonic()
+        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
+        cut = threading.Event()
+
+        def drip() -> None:
+            while not cut.wait(0.05):  # each byte is well within the timeout of a single read
+                try:
+                    sock.sendall(b"X")
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        answer = read_to_end(sock)
+        cut.set()
+        thread.join(5)
+    assert time.monotonic() - begun < 4
+    assert b" 200 " not in answer
+    assert ask(server)[0].status == 200
+
+
+def test_stuck_readers_do_not_hold_threads(start: Start, service: Service) -> None:
+    service.exposition = FixedExposition([b"y" * BLOCK] * 400)  # 25 MB: more than socket buffers take
+    server = start(limits=fast_limits(spare_threads=1), max_requests=2)
+    stuck = [connect(server) for _ in range(2)]
+    for sock in stuck:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert service.entered.acquire(timeout=10)
+    assert ask(server)[0].status == 503
+    deadline = time.monotonic() + 8
+    while (status := ask(server, "/metrics")[0].status) != 200:
+        assert status == 503
+        assert time.monotonic() < deadline, "the stuck readers still hold their places"
+    for sock in stuck:
+        assert len(read_to_end(sock)) < 400 * BLOCK
+        sock.close()
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET /" + b"a" * 40000 + b" HTTP/1.1\r\n\r\n", b"414"),
+        (b"GET / HTTP/1.1\r\nX: " + b"a" * 40000 + b"\r\n\r\n", b"413"),
+        (b"POST /-/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n", b"413"),
+        (b"POST /-/reload HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", b"400"),
+        (b"POST /-/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0x5\r\n\r\n", b"400"),
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"GET / HTTP/2.0\r\n\r\n", b"505"),
+    ],
+)
+def test_bad_requests_are_refused(start: Start, request_bytes: bytes, status: bytes) -> None:
+    server = start()
+    with connect(server) as sock:
+        sock.sendall(request_bytes)
+        sock.shutdown(socket.SHUT_WR)
+        assert read_to_end(sock).startswith(b"HTTP/1.1 " + status)
+    assert ask(server)[0].status == 200
+
+
+def test_a_request_body_cannot_smuggle_a_request(start: Start, service: Service) -> None:
+    server = start()
+    inner = b"POST /-/reload HTTP/1.1\r\nHost: x\r\n\r\n"
+    for framing in (
+        b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(inner), inner),
+        b"Content-Length: %d\r\n\r\n%s" % (len(inner), inner),
+    ):
+        with connect(server) as sock:
+            sock.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n" + framing)
+            assert read_to_end(sock).count(b"HTTP/1.1") == 1
+    assert service.calls == []
+
+
+def test_connections_beyond_the_limit_are_refused(start: Start) -> None:
+    server = start(limits=ServerLimits(max_connections=5, stop_timeout=2.0, spare_threads=2), max_requests=1)
+    held = [connect(server) for _ in range(5)]
+    with connect(server) as sixth:
+        assert read_to_end(sixth).startswith(b"HTTP/1.1 503")
+    for sock in held:
+        sock.close()
+    deadline = time.monotonic() + 5
+    while ask(server)[0].status != 200:
+        assert time.monotonic() < deadline
+
+
+def test_stop_lets_a_request_finish(start: Start, service: Service) -> None:
+    service.gate = threading.Event()
+    server = start(limits=ServerLimits(stop_timeout=5.0, spare_threads=2), max_requests=2)
+    address = server.addresses[0]
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(ask, server)
+        assert service.entered.acquire(timeout=10)
+        stopping = pool.submit(server.stop)
+        deadline = time.monotonic() + 5
+        while True:  # the listener closes first
+            try:
+                socket.create_connection(address, timeout=1).close()
+            except OSError:
+                break
+            assert time.monotonic() < deadline
+        assert not stopping.done()
+        service.gate.set()
+        answer, body = running.result(10)
+        assert (answer.status, body) == (200, TEXT)
+        stopping.result(10)
+
+
+def test_stop_is_bounded(start: Start, service: Service) -> None:
+    service.gate = threading.Event()
+    server = start(limits=ServerLimits(stop_timeout=0.3, spare_threads=1), max_requests=1)
+    with connect(server) as sock:
+        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert service.entered.acquire(timeout=10)
+        begun = time.monotonic()
+        server.stop()
+        assert time.monotonic() - begun < 4
+        assert read_to_end(sock) == b""
+    service.gate.set()
+
+
+def test_signals(service: Service) -> None:
+    options = WebOptions(listen_addresses=("127.0.0.1:0",), max_requests=1)
+    app = create_app(service, options).wsgi_app
+    reloaded = threading.Semaphore(0)
+
+    def reload() -> None:
+        reloaded.release()
+        raise ConfigError("clio.yml", "broken", "Mend it")
+
+    server = WebServer(app, options, reload, ServerLimits(spare_threads=1, poll_interval=0.05))
+    before = signal.getsignal(signal.SIGTERM)
+    statuses = []
+
+    def drive() -> None:
+        deadline = time.monotonic() + 10
+        while not server.addresses and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGHUP)
+        if reloaded.acquire(timeout=5):
+            statuses.append(ask(server)[0].status)  # a failed reload ends nothing
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    driver = threading.Thread(target=drive)
+    driver.start()
+    server.serve_forever()
+    driver.join(10)
+    assert statuses == [200]
+    assert server.addresses == []
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_nothing_is_left_after_a_stop(start: Start) -> None:
+    before = set(threading.enumerate())
+    server = start()
+    assert ask(server)[0].status == 200
+    server.stop()
+    assert set(threading.enumerate()) - before == set()
+
+
+def test_port_in_use(start: Start) -> None:
+    host, port = start().addresses[0]
+    with pytest.raises(ListenError, match=rf"cannot listen on {host}:{port}: address already in use.*--web"):
+        start(listen_addresses=("127.0.0.1:0", f"{host}:{port}"))
+
+
+def test_unknown_host(start: Start) -> None:
+    with pytest.raises(ListenError, match=r"cannot listen on 192\.0\.2\.1:9"):
+        start(listen_addresses=("192.0.2.1:9",))
+    with pytest.raises(ListenError, match=r"cannot listen on no-such-host\.invalid:9"):
+        start(listen_addresses=("no-such-host.invalid:9",))
+
+
+def test_several_addresses(start: Start) -> None:
+    server = start(listen_addresses=("127.0.0.1:0", "127.0.0.2:0"))
+    assert [host for host, _ in server.addresses] == ["127.0.0.1", "127.0.0.2"]
+    for host, port in server.addresses:
+        connection = http.client.HTTPConnection(host, port, timeout=5)
+        connection.request("GET", "/sd")
+        assert json.loads(connection.getresponse().read())[0]["targets"] == ["n1:9413"]
+        connection.close()
+
+
+def test_all_addresses(start: Start) -> None:
+    server = start(listen_addresses=(":0",))
+    port = server.addresses[0][1]
+    hosts = ["127.0.0.1", "::1"] if server.addresses[0][0] == "::" else ["127.0.0.1"]
+    for host in hosts:
+        with socket.create_connection((host, port), timeout=5) as sock:
+            sock.sendall(b"GET /-/healthy HTTP/1.0\r\n\r\n")
+            assert b" 200 " in read_to_end(sock)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (":9777", ("", 9777)),
+        ("127.0.0.1:0", ("127.0.0.1", 0)),
+        ("[::1]:9777", ("::1", 9777)),
+        ("h:1", ("h", 1)),
+    ],
+)
+def test_listen_address(text: str, expected: tuple[str, int]) -> None:
+    assert parse_listen_address(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "9777", "h:", "h:x", "h:65536", "::1:9777", "[h]:1", "a b:1", "h:-1", "h:\u0661"]
+)
+def test_listen_address_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--web\.listen-address"):
+        parse_listen_address(text)
