@@ -17,7 +17,8 @@ class WebOptions:
     """How the endpoints are served.
 
     `max_requests` bounds scrapes and probes in progress (0: no bound). `timeout_offset` and
-    `scrape_timeout` are seconds. `docs_url` is what the landing page links to.
+    `scrape_timeout` are seconds. `docs_url` is what the landing page links to
+    as documentation (empty: no link).
     """
 
     listen_addresses: tuple[str, ...] = (DEFAULT_LISTEN_ADDRESS,)
@@ -26,7 +27,7 @@ class WebOptions:
     max_requests: int = DEFAULT_MAX_REQUESTS
     timeout_offset: float = DEFAULT_TIMEOUT_OFFSET
     scrape_timeout: float = DEFAULT_SCRAPE_TIMEOUT
-    docs_url: str = "https://github.com/iowarp/clio-exporter"
+    docs_url: str = ""
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,9 @@ def test_landing_page(service: Service) -> None:
         ClusterSummary("ares", 4, 3, "/etc/hosts.ares"),
         ClusterSummary("<script>", 2, None, "the runtime"),
     ]
-    client = create_app(service, WebOptions(telemetry_path="/data")).test_client()
+    client = create_app(
+        service, WebOptions(telemetry_path="/data", docs_url="https://docs.example/x")
+    ).test_client()
     page = client.get("/")
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     for part in (
@@ -183,6 +185,7 @@ def test_landing_page(service: Service) -> None:
         "ares",
         "&lt;script&gt;",
         "not collected yet",
+        'href="https://docs.example/x"',
     ):
         assert part in page.text
     assert "<script>" not in page.text
