@@ -9,3 +9,7 @@ class DemoError(Exception):
 
 class NodeFailedError(DemoError):
     """A runtime ended, or did not become ready in time. The message ends with its last log lines."""
+
+
+class InterruptedStartError(DemoError):
+    """Starting was given up because the demo was told to stop."""

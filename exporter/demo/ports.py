@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from collections.abc import Iterator
@@ -92,14 +93,22 @@ def holder(port: int) -> str | None:
     if not inodes:
         return None
     for directory in Path("/proc").glob("[0-9]*"):
-        try:
-            links = {str(entry.readlink()) for entry in (directory / "fd").iterdir()}
-            if links & inodes:
+        if not inodes.isdisjoint(_descriptors(directory)):
+            with contextlib.suppress(OSError):
                 name = (directory / "comm").read_text().strip()
                 return f"{name} (pid {directory.name})"
-        except OSError:
-            continue  # ended meanwhile, or not ours to look into
     return None
+
+
+def _descriptors(directory: Path) -> Iterator[str]:
+    """What the open descriptors of a process (/proc/PID) are; none if it ended or is not ours to see."""
+    try:
+        entries = list((directory / "fd").iterdir())
+    except OSError:
+        return
+    for entry in entries:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            yield str(entry.readlink())
 
 
 def _listening_inodes(port: int) -> set[str]:

@@ -83,8 +83,8 @@ def modules(settings: NodeSettings, release: tuple[int, ...]) -> list[Module]:
     return [
         _ram_device(settings, release),
         _file_device(settings, release),
-        _module("clio_cae_core", "cae_main", "400.0", next_pool_id="512.0"),
         _engine(settings, release),
+        _module("clio_cae_core", "cae_main", "400.0", next_pool_id="512.0"),
         _module(
             "clio_cte_replication",
             "clio_cte_replication",

@@ -82,6 +82,7 @@ class Traffic:
     """
 
     name = "traffic"
+    where: str | None = None
 
     def __init__(
         self,
