@@ -46,15 +46,14 @@ _ENVIRONMENT: Final = {
 class BindingTransport:
     """Asks nodes through the compiled binding. Create it and call it on one event loop only."""
 
-    def __init__(self, *, single_node: bool = False) -> None:
-        """``single_node``: ask the local runtime directly instead of routing by node number.
+    def __init__(self) -> None:
+        """Import the binding; it connects when first asked.
 
         Raises:
             TransportUnavailableError: no binding can be imported.
         """
         self._loop = asyncio.get_running_loop()
-        self._module, self._prefix = _import_binding()
-        self._single_node = single_node
+        self._module, self._prefix = import_binding()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="clio-binding")
         self._turn = asyncio.Lock()
         self._counters: Counter[str] = Counter()
@@ -70,7 +69,7 @@ class BindingTransport:
         """See `Transport.monitor`."""
         if self._closed:
             raise ClientClosedError("the client is closed")
-        routing = "local" if self._single_node else f"physical:{node.index}"
+        routing = f"physical:{node.index}"
         try:
             await asyncio.wait_for(self._turn.acquire(), deadline - self._loop.time())
         except (asyncio.TimeoutError, TimeoutError):
@@ -93,7 +92,7 @@ class BindingTransport:
 
     def counters(self) -> Mapping[str, int]:
         """See `Transport.counters`."""
-        return {**self._counters, "connections_open": int(self._connected)}
+        return {**dict(self._counters), "connections_open": int(self._connected)}
 
     async def close(self) -> None:
         """See `Transport.close`; a call that hangs is left behind after five seconds."""
@@ -142,7 +141,12 @@ class BindingTransport:
             getattr(self._module, f"{self._prefix}_finalize")()
 
 
-def _import_binding() -> tuple[ModuleType, str]:
+def import_binding() -> tuple[ModuleType, str]:
+    """The binding's module and the prefix of its init and finalize functions.
+
+    Raises:
+        TransportUnavailableError: no build of it is installed.
+    """
     for name, prefix in MODULES:
         try:
             return importlib.import_module(name), prefix

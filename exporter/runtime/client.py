@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from exporter.runtime.errors import ClientClosedError, HungError, RuntimeClientError
@@ -80,6 +80,11 @@ class RuntimeClient:
             )
 
         return self.call(ask, timeout + _GRACE_S)
+
+    def counters(self) -> Mapping[str, int]:
+        """`Transport.counters`; empty while nothing was asked yet."""
+        with self._lock:
+            return {} if self._transport is None else self._transport.counters()
 
     def close(self) -> None:
         """Close sockets and end the thread. May be called more than once."""

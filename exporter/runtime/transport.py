@@ -110,7 +110,7 @@ class Transport(Protocol):
         ...
 
     def counters(self) -> Mapping[str, int]:
-        """Running totals for the exporter's own metrics."""
+        """Running totals for the exporter's own metrics. May be called from any thread."""
         ...
 
     async def close(self) -> None:

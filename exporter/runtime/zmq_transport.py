@@ -59,8 +59,8 @@ class ZmqTransport:
     def counters(self) -> Mapping[str, int]:
         """Requests sent, answers by fate, connections by event; and how many connections are open."""
         return {
-            **self._counters,
-            "connections_open": sum(c.session is not None for c in self._connections.values()),
+            **dict(self._counters),
+            "connections_open": sum(c.session is not None for c in tuple(self._connections.values())),
         }
 
     async def close(self) -> None:

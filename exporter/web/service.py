@@ -40,8 +40,10 @@ class UnknownTarget(LookupError):  # noqa: N818 - named after the condition, lik
 class MetricsService(Protocol):
     """The scrape engine as the web layer sees it. All methods are safe to call from any thread."""
 
-    collectors: tuple[str, ...]
-    """Names of the enabled collectors."""
+    @property
+    def collectors(self) -> tuple[str, ...]:
+        """Names of the enabled collectors."""
+        ...
 
     def scrape(self, collectors: frozenset[str] | None, timeout: float) -> Exposition:
         """Collect from every node within `timeout` seconds; None means all enabled collectors.

@@ -1,0 +1,99 @@
+"""The `clio-exporter` command: serve (without a subcommand), scrape, demo, simulate."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import resource
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from exporter import __version__, flags, logs, shell
+from exporter.config.errors import ConfigError
+from exporter.engine import Engine
+from exporter.logs import get_logger
+from exporter.runtime.errors import TransportUnavailableError
+from exporter.web import flags as web_flags
+from exporter.web.app import create_app
+from exporter.web.server import ListenError, serve
+
+_log = get_logger(__name__)
+
+_DESCRIPTION = """\
+Prometheus exporter for clusters that run IOWarp's CLIO runtime.
+
+Without a subcommand it serves metrics until it is stopped; nodes may come and go meanwhile.
+  clio-exporter scrape     print one scrape and exit
+  clio-exporter demo       a real cluster on this machine, with traffic, to look at
+  clio-exporter simulate   simulated nodes, for tests of scale and faults
+Each takes --help."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in ("scrape", "demo", "simulate"):
+        return _subcommand(arguments[0], arguments[1:])
+    parser = argparse.ArgumentParser(
+        prog="clio-exporter",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"clio-exporter {__version__}")
+    flags.add_arguments(parser)
+    flags.add_probe_arguments(parser)
+    web_flags.add_arguments(parser)
+    return _serve(parser.parse_args(arguments))
+
+
+def _subcommand(name: str, arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog=f"clio-exporter {name}", allow_abbrev=False)
+    if name == "scrape":
+        shell.add_arguments(parser)
+        parser.add_argument("--log.level", dest="log_level", choices=list(logs.LEVELS), default="error")
+        args = parser.parse_args(arguments)
+        logs.configure(args.log_level)
+        raise_descriptor_limit()
+        return shell.run(args, os.environ, Path.home())
+    # The other two need more than the exporter does; who only exports must not pay for it.
+    if name == "demo":
+        from exporter.demo import command as demo
+
+        demo.add_arguments(parser)
+        return demo.run(parser.parse_args(arguments))
+    from exporter.simulator import command as simulator
+
+    simulator.add_arguments(parser)
+    return simulator.run(parser.parse_args(arguments))
+
+
+def _serve(args: argparse.Namespace) -> int:
+    logs.configure(args.log_level, args.log_format)
+    raise_descriptor_limit()
+    try:
+        engine = Engine(lambda: flags.settings(args), os.environ, Path.home())
+        with contextlib.closing(engine):
+            options = web_flags.web_options(args)
+            app = create_app(engine, options, engine.telemetry.http)
+            for cluster in engine.summary():
+                _log.info("cluster", name=cluster.name, nodes=cluster.nodes, source=cluster.source)
+            serve(app, options, engine.reload)
+    except (ConfigError, ListenError, TransportUnavailableError) as error:
+        sys.stderr.write(f"clio-exporter: {error}\n")
+        return 1
+    return 0
+
+
+def raise_descriptor_limit() -> None:
+    """Allow as many open files as this user may have: every node takes two."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # What the system grants in name it may still refuse in fact; then the soft limit stays.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

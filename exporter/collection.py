@@ -1,0 +1,117 @@
+"""One round of questions to a set of nodes, shared by everyone who asks while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+import time
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+from exporter.config_files import ConfigFiles
+from exporter.membership import ClusterMembership, Member
+from exporter.poller import NodePoller
+from exporter.runtime.client import RuntimeClient
+from exporter.runtime.transport import Transport
+from exporter.snapshot import ClusterSnapshot, NodeSnapshot, Topic
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A configured cluster: who is in it, what its nodes are configured to do.
+
+    ``membership`` and ``configs`` are None for a target of `/probe` that is in no cluster.
+    """
+
+    membership: ClusterMembership | None = None
+    configs: ConfigFiles | None = None
+
+
+Roster = Sequence[tuple[Cluster, Sequence[Member]]]
+"""Who is to be asked."""
+
+FindRoster = Callable[[Transport, float], Awaitable[Roster]]
+
+
+class Collection:
+    """One round. ``groups`` is filled when the members are known, the snapshots while nodes answer."""
+
+    def __init__(self) -> None:
+        self._future: concurrent.futures.Future[None] | None = None
+        self.groups: tuple[tuple[Cluster, tuple[NodeSnapshot, ...]], ...] = ()
+
+    def start(
+        self,
+        client: RuntimeClient,
+        find_roster: FindRoster,
+        poller_of: Callable[[Member], NodePoller],
+        topics: frozenset[Topic],
+        seconds: float,
+    ) -> None:
+        """Ask on the client's event loop, ``seconds`` at most. ``poller_of`` is called there."""
+
+        async def run(transport: Transport) -> None:
+            deadline = asyncio.get_running_loop().time() + seconds
+            roster = await find_roster(transport, deadline)
+            self.groups = tuple(
+                (cluster, tuple(NodeSnapshot(member) for member in members)) for cluster, members in roster
+            )
+            await asyncio.gather(
+                *(
+                    poller_of(node.member).fill(node, transport, topics, deadline)
+                    for _, nodes in self.groups
+                    for node in nodes
+                )
+            )
+
+        self._future = client.submit(run)
+
+    @property
+    def done(self) -> bool:
+        """Whether every node has answered or run out of time."""
+        return self._future is not None and self._future.done()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the end, or ``seconds``; then what has arrived is what there is."""
+        assert self._future is not None  # noqa: S101 - started before it is handed out
+        concurrent.futures.wait((self._future,), seconds)
+        if self._future.done():
+            self._future.result()
+
+    def snapshots(self, *, with_configs: bool) -> tuple[ClusterSnapshot, ...]:
+        """What is known by now, by cluster."""
+        return tuple(
+            ClusterSnapshot(
+                labels=cluster.membership.labels if cluster.membership else "",
+                nodes=nodes,
+                configs=cluster.configs.read([node.member for node in nodes])
+                if with_configs and cluster.configs
+                else (),
+                membership_error=cluster.membership.error if cluster.membership else None,
+            )
+            for cluster, nodes in self.groups
+        )
+
+
+class SingleFlight:
+    """At most one collection at a time for each key; who asks meanwhile shares it. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way: dict[Hashable, tuple[Collection, float]] = {}
+
+    def join(self, key: Hashable, start: Callable[[Collection], None]) -> tuple[Collection, bool]:
+        """The collection under way for ``key``, or a new one that ``start`` was called with.
+
+        Returns the collection and whether it is shared.
+        """
+        with self._lock:
+            self._under_way = {k: entry for k, entry in self._under_way.items() if not entry[0].done}
+            found = self._under_way.get(key)
+            if found is not None:
+                return found[0], True
+            collection = Collection()
+            start(collection)
+            self._under_way[key] = (collection, time.monotonic())
+            return collection, False

@@ -1,0 +1,104 @@
+"""Pools: which modules run where, how they are chained, and what their cost models have learned."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from exporter.collectors.base import Collector
+from exporter.exposition import Family, Kind, Samples, Scope, join_labels, label_text
+from exporter.runtime.records import Container, MethodModel
+from exporter.snapshot import ClusterSnapshot, NodeSnapshot, Topic
+
+_CONTAINER = "container_stats."
+_POOL = ("pool_id", "pool_name")
+
+INFO = Family(
+    "clio_pool_info",
+    Kind.INFO,
+    "A pool with a container on the node: its module and the container's id.",
+    _CONTAINER + "chimod_name, .container_id",
+    (*_POOL, "module", "container_id"),
+)
+LEARNING_RATE = Family(
+    "clio_pool_learning_rate",
+    Kind.GAUGE,
+    "Learning rate of the pool's cost models.",
+    _CONTAINER + "learning_rate",
+    _POOL,
+)
+COEFFICIENT = Family(
+    "clio_method_cost_coefficient",
+    Kind.GAUGE,
+    "Learned cost of the method, microseconds a unit of work, by CPU or wall clock, once it has learned.",
+    _CONTAINER + "methods[].coefficient, .wall_coefficient",
+    (*_POOL, "method", "model"),
+)
+ERROR = Family(
+    "clio_method_cost_error_ratio",
+    Kind.GAUGE,
+    "Mean absolute error of the method's cost model as a ratio of the true cost, once it has learned.",
+    _CONTAINER + "methods[].mape, .wall_mape",
+    (*_POOL, "method", "model"),
+)
+COMPOSED = Family(
+    "clio_composed_pool_info",
+    Kind.INFO,
+    "A pool of the compose section of the runtime's configuration: routing and the next pool of its chain.",
+    "compose[] of the runtime configuration",
+    (*_POOL, "module", "pool_query", "next_pool_id"),
+    Scope.CLUSTER,
+)
+
+
+class PoolCollector(Collector):
+    """See the module. The list of pools is asked for once a minute unless configured otherwise."""
+
+    name = "pool"
+    topics = frozenset({Topic.CONTAINERS})
+    families: ClassVar = (INFO, COMPOSED, LEARNING_RATE, COEFFICIENT, ERROR)
+    reads_config = True
+
+    def collect_node(self, node: NodeSnapshot, samples: Samples) -> None:
+        """One set of samples a pool."""
+        for container in node.containers:
+            labels = join_labels(
+                node.member.labels,
+                label_text({"pool_id": container.pool_id or "", "pool_name": container.pool_name or ""}),
+            )
+            samples.add(INFO, join_labels(labels, _described(container)), 1)
+            samples.add(LEARNING_RATE, labels, container.learning_rate)
+            for method in container.methods:
+                _models(method, labels, samples)
+
+    def collect_cluster(self, cluster: ClusterSnapshot, samples: Samples) -> None:
+        """The composed pools: once a cluster, also where every node has a file of its own."""
+        composed: dict[str, None] = {}
+        for file in cluster.configs:
+            for pool in file.config.compose if file.config else ():
+                described = {
+                    "pool_id": pool.pool_id,
+                    "pool_name": pool.pool_name,
+                    "module": pool.mod_name,
+                    "pool_query": pool.pool_query,
+                    "next_pool_id": pool.next_pool_id or "",
+                }
+                composed[join_labels(cluster.labels, label_text(described))] = None
+        for labels in composed:
+            samples.add(COMPOSED, labels, 1)
+
+
+def _described(container: Container) -> str:
+    number = "" if container.container_id is None else str(container.container_id)
+    return label_text({"module": container.chimod_name or "", "container_id": number})
+
+
+def _models(method: MethodModel, labels: str, samples: Samples) -> None:
+    # Some modules do not name their methods; the number then stands for the name.
+    name = method.name or str(method.id)
+    for model, coefficient, error in (
+        ("cpu", method.coefficient, method.mape),
+        ("wall", method.wall_coefficient, method.wall_mape),
+    ):
+        described = join_labels(labels, label_text({"method": name, "model": model}))
+        samples.add(COEFFICIENT, described, coefficient)
+        samples.add(ERROR, described, error)

@@ -1,0 +1,76 @@
+"""The runtimes' configuration files, read again when they changed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from exporter.config.errors import ConfigError
+from exporter.config.runtime_conf import RuntimeConfig, find_runtime_config, load_runtime_config
+from exporter.config.settings import ClusterSettings
+from exporter.membership import Member
+from exporter.snapshot import ConfigFile
+
+_Signature = tuple[int, int, int]
+
+
+class ConfigFiles:
+    """Finds and reads the configuration files of one cluster. Thread-safe."""
+
+    def __init__(self, settings: ClusterSettings, env: Mapping[str, str], home: Path, labels: str) -> None:
+        self._settings = settings
+        self._env = env
+        self._home = home
+        self._labels = labels
+        self._lock = threading.Lock()
+        self._cache: dict[Path, tuple[_Signature, RuntimeConfig | None, ConfigError | None]] = {}
+
+    def read(self, members: Sequence[Member]) -> tuple[ConfigFile, ...]:
+        """One file a member where the settings name them so, else the cluster's; () when there is none."""
+        if self._settings.runtime_config_per_node:
+            files = [
+                (member.labels, path)
+                for member in members
+                if (path := self._settings.runtime_config_for(member.node_id, member.hostname)) is not None
+            ]
+        else:
+            path = self._shared_path()
+            files = [] if path is None else [(self._labels, path)]
+        with self._lock:
+            self._cache = {
+                path: entry for path, entry in self._cache.items() if path in {p for _, p in files}
+            }
+            return tuple(self._read(labels, path) for labels, path in files)
+
+    def _shared_path(self) -> Path | None:
+        if self._settings.runtime_config is not None:
+            return Path(self._settings.runtime_config)
+        if not self._settings.environment:
+            return None
+        try:
+            return find_runtime_config(self._env, self._home)
+        except ConfigError as error:
+            return Path(error.path)
+
+    def _read(self, labels: str, path: Path) -> ConfigFile:
+        try:
+            stat = path.stat()
+        except OSError as error:
+            missing = ConfigError(
+                path, f"cannot be read: {os.strerror(error.errno or 0)}", "Correct runtime_config"
+            )
+            return ConfigFile(labels, path, None, None, missing)
+        signature = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        cached = self._cache.get(path)
+        if cached is None or cached[0] != signature:
+            cached = (signature, *self._load(path))
+            self._cache[path] = cached
+        return ConfigFile(labels, path, stat.st_mtime, cached[1], cached[2])
+
+    def _load(self, path: Path) -> tuple[RuntimeConfig | None, ConfigError | None]:
+        try:
+            return load_runtime_config(path, self._env, self._home), None
+        except ConfigError as error:
+            return None, error

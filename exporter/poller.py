@@ -1,0 +1,288 @@
+"""Asking one node: which queries, in which order, and what is remembered from one scrape to the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from exporter.logs import get_logger
+from exporter.membership import Member
+from exporter.runtime.codec import (
+    QUERY_WORKER_STATS,
+    RuntimeIdentity,
+    decode_document,
+    decode_tail,
+)
+from exporter.runtime.errors import MalformedAnswerError, QueryFailedError, RuntimeClientError
+from exporter.runtime.records import (
+    ADMIN_POOL_ID,
+    Container,
+    SystemSample,
+    read_containers,
+    read_pool_stats,
+    read_samples,
+    read_workers,
+)
+from exporter.runtime.transport import MonitorAnswer, Transport
+from exporter.snapshot import NodeSnapshot, Outcome, Pool, Topic
+
+RING_ENTRIES: Final = 1024
+"""Samples a runtime keeps, one a second (wire protocol, section 4)."""
+
+STALLED_AFTER_S: Final = 3.0
+"""Without a new sample for this long, the cursor is checked against the ring, every ten seconds."""
+
+STALLED_CHECK_S: Final = 10.0
+
+RC_POOL_NOT_FOUND: Final = 3
+
+POOL_TOPICS: Final = frozenset({Topic.CONTAINERS, Topic.BDEVS, Topic.MODULES})
+"""Topics that need the node's list of pools."""
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PollOptions:
+    """How nodes are asked.
+
+    Attributes:
+        peak_window: seconds of samples kept for peaks.
+        container_interval: seconds between two ``container_stats`` of a node.
+    """
+
+    peak_window: float = 60.0
+    container_interval: float = 60.0
+
+
+class NodePoller:
+    """Asks one node and remembers its cursor, its recent samples and its pools.
+
+    Lives on the client's event loop. Overlapping polls of one node are harmless: what is remembered
+    is merged by event id.
+    """
+
+    def __init__(self, member: Member, options: PollOptions, first_contacts: asyncio.Semaphore) -> None:
+        """``first_contacts`` bounds how many nodes send their whole ring at the same time."""
+        self.member = member
+        self._options = options
+        self._first_contacts = first_contacts
+        self._reset(None)
+        self._told_id_differs = False
+
+    def _reset(self, identity: RuntimeIdentity | None) -> None:
+        self._identity = identity
+        self._samples: deque[SystemSample] = deque(maxlen=RING_ENTRIES)
+        self._newest_at = 0.0
+        self._checked_at = 0.0
+        self._start_time: float | None = None
+        self._containers: tuple[Container, ...] = ()
+        self._containers_raw: bytes | None = None
+        self._containers_at: float | None = None
+        self._without_stats: set[str] = set()
+
+    async def poll(self, transport: Transport, topics: frozenset[Topic], deadline: float) -> NodeSnapshot:
+        """Ask everything ``topics`` needs; never raises, the snapshot holds what went wrong."""
+        snapshot = NodeSnapshot(self.member)
+        await self.fill(snapshot, transport, topics, deadline)
+        return snapshot
+
+    async def fill(
+        self, snapshot: NodeSnapshot, transport: Transport, topics: frozenset[Topic], deadline: float
+    ) -> None:
+        """`poll` into a snapshot that others may already be reading."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            session = await transport.session(self.member.address, deadline)
+        except RuntimeClientError as error:
+            snapshot.error = error
+            snapshot.duration = loop.time() - started
+            return
+        if session.identity != self._identity:
+            self._reset(session.identity)
+        snapshot.session = session
+        topics = snapshot.askable(topics)
+        settle = _Settler(snapshot, loop, started)
+        jobs: list[Awaitable[None]] = []
+        if Topic.WORKERS in topics:
+            jobs.append(settle(self._workers(snapshot, transport, deadline), Topic.WORKERS))
+        if Topic.SYSTEM in topics:
+            jobs.append(settle(self._system(snapshot, transport, deadline), Topic.SYSTEM))
+        if topics & POOL_TOPICS:
+            jobs.append(self._pools(snapshot, transport, topics & POOL_TOPICS, deadline, settle))
+        await asyncio.gather(*jobs)
+        snapshot.duration = loop.time() - started
+
+    async def _ask(self, transport: Transport, query: str, deadline: float) -> MonitorAnswer:
+        return (await transport.monitor(self.member.address, query, deadline)).raise_for_code()
+
+    async def _document(self, transport: Transport, query: str, deadline: float) -> bytes:
+        document = (await self._ask(transport, query, deadline)).sole_document()
+        if document is None:
+            raise MalformedAnswerError(f"{self.member.address}: {query} was answered without a result")
+        return document
+
+    # --- workers ----------------------------------------------------------------------------------
+
+    async def _workers(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> None:
+        document = await self._document(transport, QUERY_WORKER_STATS, deadline)
+        snapshot.workers = tuple(read_workers(decode_document(document)))
+
+    # --- the 1 Hz ring ----------------------------------------------------------------------------
+
+    async def _system(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        stalled = now - self._newest_at > STALLED_AFTER_S and now - self._checked_at > STALLED_CHECK_S
+        if not self._samples or stalled:
+            self._checked_at = now
+            async with self._first_contacts:
+                document = await self._document(transport, "system_stats:0", deadline)
+                fresh = read_samples(decode_tail(document, self._kept))
+            if self._samples and (not fresh or (fresh[-1].event_id or 0) < (self._samples[-1].event_id or 0)):
+                # The ring is behind our cursor: another runtime, even if nothing else told us.
+                self._reset(self._identity)
+        else:
+            cursor = (self._samples[-1].event_id or 0) + 1
+            document = await self._document(transport, f"system_stats:{cursor}", deadline)
+            fresh = read_samples(decode_tail(document, self._kept))
+        self._remember(fresh, now)
+        snapshot.recent = tuple(self._samples)
+        snapshot.start_time = self._start_time
+
+    @property
+    def _kept(self) -> int:
+        return min(RING_ENTRIES, int(self._options.peak_window) + 5)
+
+    def _remember(self, fresh: Iterable[SystemSample], now: float) -> None:
+        last = self._samples[-1].event_id if self._samples else None
+        for sample in fresh:
+            if last is None or (sample.event_id or 0) > last:
+                self._samples.append(sample)
+                self._newest_at = now
+        if not self._samples:
+            return
+        newest = self._samples[-1]
+        while self._samples and not self._is_recent(self._samples[0], newest):
+            self._samples.popleft()
+        if self._start_time is None:
+            self._start_time = _start_time(newest, self._identity)
+        if newest.node_id not in (None, self.member.node_id) and not self._told_id_differs:
+            self._told_id_differs = True
+            _log.warning(
+                "the runtime numbers this node differently; is the exporter's hostfile the runtime's?",
+                cluster=self.member.cluster,
+                node=self.member.target,
+                node_id=self.member.node_id,
+                runtime_node_id=newest.node_id,
+            )
+
+    def _is_recent(self, sample: SystemSample, newest: SystemSample) -> bool:
+        if sample.timestamp_ns is None or newest.timestamp_ns is None:
+            return sample is newest
+        return newest.timestamp_ns - sample.timestamp_ns <= self._options.peak_window * 1e9
+
+    # --- pools ------------------------------------------------------------------------------------
+
+    async def _pools(
+        self,
+        snapshot: NodeSnapshot,
+        transport: Transport,
+        topics: frozenset[Topic],
+        deadline: float,
+        settle: _Settler,
+    ) -> None:
+        try:
+            await self._refresh_containers(transport, deadline)
+        except RuntimeClientError as error:
+            settle.settled(error, *topics)
+            return
+        jobs = []
+        if Topic.CONTAINERS in topics:
+            snapshot.containers = self._containers
+            settle.settled(None, Topic.CONTAINERS)
+        if Topic.BDEVS in topics:
+            jobs.append(settle(self._bdevs(snapshot, transport, deadline), Topic.BDEVS))
+        if Topic.MODULES in topics:
+            jobs.append(settle(self._modules(snapshot, transport, deadline), Topic.MODULES))
+        await asyncio.gather(*jobs)
+
+    async def _refresh_containers(self, transport: Transport, deadline: float) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._containers_at is not None and now - self._containers_at < self._options.container_interval:
+            return
+        document = await self._document(transport, "container_stats", deadline)
+        if document != self._containers_raw:
+            containers = tuple(read_containers(decode_document(document)))
+            if {c.pool_id for c in containers} != {c.pool_id for c in self._containers}:
+                self._without_stats.clear()
+            self._containers, self._containers_raw = containers, document
+        self._containers_at = now
+
+    async def _bdevs(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> None:
+        snapshot.bdevs = await self._stats_of(filter(is_bdev, self._containers), transport, deadline)
+
+    async def _modules(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> None:
+        others = [c for c in self._containers if not is_bdev(c) and c.pool_id != ADMIN_POOL_ID]
+        snapshot.modules = await self._stats_of(others, transport, deadline)
+
+    async def _stats_of(
+        self, containers: Iterable[Container], transport: Transport, deadline: float
+    ) -> tuple[Pool, ...]:
+        asked = [c for c in containers if c.pool_id not in self._without_stats]
+        pools = await asyncio.gather(*(self._stats(c, transport, deadline) for c in asked))
+        return tuple(pool for pool in pools if pool is not None)
+
+    async def _stats(self, container: Container, transport: Transport, deadline: float) -> Pool | None:
+        try:
+            answer = await self._ask(transport, f"pool_stats://{container.pool_id}:local:stats", deadline)
+        except QueryFailedError as error:
+            if error.return_code == RC_POOL_NOT_FOUND:
+                # Retired since the list was read: its series end now, and the list is read again next time.
+                self._containers_at = None
+                return None
+            raise
+        document = answer.sole_document()
+        if document is None:
+            self._without_stats.add(container.pool_id or "")
+            return None
+        return Pool(container, read_pool_stats(container.chimod_name or "", decode_document(document)))
+
+
+class _Settler:
+    """Records in a snapshot how asking a topic ended, and when."""
+
+    def __init__(self, snapshot: NodeSnapshot, loop: asyncio.AbstractEventLoop, started: float) -> None:
+        self._snapshot = snapshot
+        self._loop = loop
+        self._started = started
+
+    async def __call__(self, job: Awaitable[None], topic: Topic) -> None:
+        """Await the job; its error, if any, is the topic's outcome."""
+        try:
+            await job
+        except RuntimeClientError as error:
+            self.settled(error, topic)
+        else:
+            self.settled(None, topic)
+
+    def settled(self, error: RuntimeClientError | None, *topics: Topic) -> None:
+        """These topics ended now."""
+        outcome = Outcome(error, self._loop.time() - self._started)
+        self._snapshot.outcomes = {**self._snapshot.outcomes, **dict.fromkeys(topics, outcome)}
+
+
+def is_bdev(container: Container) -> bool:
+    """Whether the pool is a block device or an array of them."""
+    return (container.chimod_name or "").endswith("_bdev")
+
+
+def _start_time(sample: SystemSample, identity: RuntimeIdentity | None) -> float | None:
+    """Unix time of the runtime's start: known on its monotonic clock, which a sample relates to wall time."""
+    if identity is None or sample.timestamp_ns is None or sample.wall_time_ns is None:
+        return None
+    return (sample.wall_time_ns - (sample.timestamp_ns - identity.start_ns)) / 1e9

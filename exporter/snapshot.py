@@ -1,0 +1,135 @@
+"""What one scrape learned of one node, for the collectors to turn into samples."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from exporter.config.errors import ConfigError
+from exporter.config.runtime_conf import RuntimeConfig
+from exporter.membership import Member
+from exporter.runtime.codec import Generation
+from exporter.runtime.errors import HungError, RuntimeClientError
+from exporter.runtime.records import Container, PoolStats, SystemSample, WorkerStats
+from exporter.runtime.transport import NodeSession
+
+NOT_YET: Final = HungError("no answer before the scrape's deadline")
+"""Why a node counts as down of which nothing has arrived when the scrape had to be answered."""
+
+
+class Topic(enum.Enum):
+    """What can be asked of a node; collectors name the topics they need."""
+
+    SYSTEM = "system_stats"
+    WORKERS = "worker_stats"
+    CONTAINERS = "container_stats"
+    BDEVS = "pool_stats of block devices"
+    MODULES = "pool_stats of other modules"
+
+
+@dataclass(slots=True)
+class Pool:
+    """A pool's container on the node and its statistics; None when the module reports none."""
+
+    container: Container
+    stats: PoolStats
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How asking one topic ended.
+
+    Attributes:
+        error: None when it was answered.
+        seconds: from the start of the node's questions until then.
+    """
+
+    error: RuntimeClientError | None
+    seconds: float
+
+
+@dataclass(slots=True)
+class NodeSnapshot:
+    """What one scrape learned of one node. Filled on the I/O thread, read anywhere.
+
+    A topic is in ``outcomes`` once it is settled. Each attribute is replaced as a whole, never changed in
+    place, so that a reader that does not wait for the end sees each topic either complete or not at all.
+
+    Attributes:
+        session: the runtime that answered; None when there was no connection.
+        error: why there was no connection.
+        recent: samples of the peak window, oldest first; the last one is the newest the runtime has.
+        start_time: when the runtime started, Unix seconds.
+        duration: seconds the node took to answer everything, or to fail; None while it has not.
+    """
+
+    member: Member
+    session: NodeSession | None = None
+    error: RuntimeClientError | None = None
+    recent: tuple[SystemSample, ...] = ()
+    start_time: float | None = None
+    workers: tuple[WorkerStats, ...] = ()
+    containers: tuple[Container, ...] = ()
+    bdevs: tuple[Pool, ...] = ()
+    modules: tuple[Pool, ...] = ()
+    outcomes: dict[Topic, Outcome] = field(default_factory=dict)
+    duration: float | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether the node answered: at least one topic, or the connection when nothing was asked."""
+        if self.session is None:
+            return False
+        return not self.outcomes or any(outcome.error is None for outcome in self.outcomes.values())
+
+    @property
+    def failure(self) -> RuntimeClientError | None:
+        """Why the node counts as down; None when it is up."""
+        if self.up:
+            return None
+        return self.error or next((o.error for o in self.outcomes.values() if o.error), NOT_YET)
+
+    def answered(self, topic: Topic) -> bool:
+        """Whether the topic was asked and answered."""
+        outcome = self.outcomes.get(topic)
+        return outcome is not None and outcome.error is None
+
+    def askable(self, topics: frozenset[Topic]) -> frozenset[Topic]:
+        """Those of ``topics`` that this node's runtime can be asked."""
+        if self.session is not None and self.session.generation is Generation.Z:
+            return topics & {Topic.WORKERS}
+        return topics
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """A runtime's configuration file as last read.
+
+    Attributes:
+        labels: of the node it belongs to, or of the cluster when all nodes share it.
+        mtime: Unix time of its last change; None when it cannot be read.
+        config: None when it cannot be used; ``error`` then says why.
+    """
+
+    labels: str
+    path: Path
+    mtime: float | None
+    config: RuntimeConfig | None
+    error: ConfigError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSnapshot:
+    """What one scrape learned of one cluster.
+
+    Attributes:
+        labels: ready label text of series about the cluster.
+        membership_error: why the membership may be out of date; None when it is current.
+    """
+
+    labels: str
+    nodes: tuple[NodeSnapshot, ...]
+    configs: tuple[ConfigFile, ...] = ()
+    membership_error: str | None = None
