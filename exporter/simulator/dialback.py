@@ -14,7 +14,7 @@ from typing import NamedTuple
 import zmq
 
 RECONNECT_MS = 100
-RECONNECT_MAX_MS = 12_000
+"""How often a runtime (2.3.2) dials a client again that has gone."""
 
 
 class DialBack(NamedTuple):
@@ -27,11 +27,12 @@ class DialBack(NamedTuple):
 class DialBacks:
     """All dial-back connections of a simulation."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], nodes: int) -> None:
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
-        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+        # Thousands of nodes that dial a client that has gone ten times a second would fill the machine.
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, max(RECONNECT_MS, nodes))
         self._numbers = count(1)
 
     def open(self, source: str, identity: str, host: str, port: int) -> DialBack:

@@ -131,7 +131,7 @@ class SimulatedNode:
         self._router = router
         self._descriptor = router.FD
         self._common.loop.add_reader(self._descriptor, self._on_readable)
-        self.state.answering = True
+        self.state.answering = "silent" not in self.faults
 
     def close(self) -> None:
         """Close all ZeroMQ sockets and forget what was under way, as the end of the process would."""
@@ -157,7 +157,7 @@ class SimulatedNode:
             self._faulty_port = None
 
     async def restart(self, seconds: float) -> None:
-        """Go away for ``seconds`` and come back as another process whose counters and ids begin at 0."""
+        """Go away for ``seconds`` and come back as another process: counters and ids from 0, port open."""
         async with self._changing:
             await self.stop()
             await asyncio.sleep(seconds)
@@ -165,9 +165,9 @@ class SimulatedNode:
             self.state.pid = self._first_pid + self.restarts * self._common.nodes
             self.state.started_ns = time.monotonic_ns()
             self.state.retired.clear()
-            self.faults.pop("retired-pool", None)
-            if not PORT_FAULTS & self.faults.keys():
-                await _when_free(self.open)
+            for ended in ("retired-pool", *PORT_FAULTS):
+                self.faults.pop(ended, None)
+            await _when_free(self.open)
 
     async def set_fault(self, fault: Fault) -> None:
         """Add a fault to those the node has (one of each kind; only one that takes the port)."""

@@ -126,7 +126,7 @@ class Simulator:
         self._common = Common(
             context=self._context,
             loop=self._loop,
-            dial_backs=DialBacks(self._context),
+            dial_backs=DialBacks(self._context, config.nodes),
             recordings=recordings,
             answers=answers,
             nodes=config.nodes,

@@ -112,12 +112,16 @@ class RawClient:
 
     def __init__(
         self, node: tuple[str, int], generation: str = "C", *, request: str = "dealer", reply: str = "router",
-        identity: bytes | None = None,
+        identity: bytes | None = None, port: int | None = None,
     ) -> None:  # fmt: skip
         self.generation = generation
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.reply = self.context.socket(zmq.ROUTER if reply == "router" else zmq.DEALER)
-        self.port = self.reply.bind_to_random_port("tcp://127.0.0.1")
+        if port is None:
+            self.port = self.reply.bind_to_random_port("tcp://127.0.0.1")
+        else:
+            self.port = port
+            self.reply.bind(f"tcp://127.0.0.1:{port}")
         self.monitor = self.reply.get_monitor_socket(zmq.EVENT_ACCEPTED)
         self.identity = identity or f"127.0.0.1:{self.port}:t{next(_identities)}".encode()
         self.request = self.context.socket(zmq.ROUTER if request == "router" else zmq.DEALER)

@@ -174,3 +174,15 @@ def test_restarting_closes_the_port_for_a_while(simulation: Simulation) -> None:
     assert time.monotonic() - before >= 0.3
     with socket.create_connection((host, port + 3), timeout=5):
         assert simulation.process.describe(6)["faults"] == []
+
+
+@pytest.mark.parametrize("index", [0, 4], ids="CB")
+def test_a_client_that_comes_back_to_its_port_is_dialled_again(simulation: Simulation, index: int) -> None:
+    with simulation.client(index) as client:
+        assert client.results("get_host_info").keys() == {index}
+        port, identity = client.port, client.identity
+    dial_backs = simulation.process.describe(index)["dial_backs"]
+    with simulation.client(index, identity=identity, port=port) as client:
+        assert client.results("get_host_info").keys() == {index}
+    assert simulation.process.describe(index)["dial_backs"] == dial_backs
+    assert simulation.violations() == {}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -85,6 +86,16 @@ def test_an_answer_without_and_with_many_results() -> None:
         + b"\x02\x03"
     )
     assert frame == recorded[:105] + struct.pack("<Q", len(body)) + body
+
+
+def test_the_answer_to_a_detection_frame_announces_one_record() -> None:
+    recorded = Path(__file__).with_name("probe_answer_2.3.2.bin").read_bytes()
+    request = parse(LAYOUTS["C"], build("C", CONNECT, None, 0x1122334455667788, 9778, records=256))
+    assert isinstance(request, Request)
+    built = answer(load("C"), request.echo, connect_body(load("C"), 1, 2))
+    # Task ids differ (40 to 64); all the rest of the header must not.
+    assert built[:40] + built[64:113] == recorded[:40] + recorded[64:113]
+    assert len(built) == len(recorded)
 
 
 def test_the_connect_answer_carries_pid_and_start() -> None:
