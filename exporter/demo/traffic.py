@@ -23,7 +23,7 @@ from exporter.demo.errors import DemoError
 from exporter.demo.state import State
 
 BURST_SECONDS = 0.1
-INTERVAL_SECONDS = 0.8
+INTERVAL_SECONDS = 1.0
 BLOBS_PER_NODE = 400
 BLOB_SIZE = "64k"
 
