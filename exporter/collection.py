@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from exporter.config_files import ConfigFiles
 from exporter.membership import ClusterMembership, Member
@@ -15,6 +15,33 @@ from exporter.poller import NodePoller
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.transport import Transport
 from exporter.snapshot import ClusterSnapshot, NodeSnapshot, Topic
+
+NODES_AT_ONCE: Final = 256
+"""Nodes asked at the same time, so that a node's time is not spent on waiting for our own processor."""
+
+SLOW_NODE_S: Final = 0.5
+"""After this long a node no longer holds its place: hung nodes must not hold up the others."""
+
+
+class _Place:
+    """A node's place among those asked at the same time; given back once, when done or when slow."""
+
+    def __init__(self, free: asyncio.Semaphore) -> None:
+        self._free = free
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> None:
+        await self._free.acquire()
+        self._timer = asyncio.get_running_loop().call_later(SLOW_NODE_S, self._give_back)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._free.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +75,28 @@ class Collection:
         poller_of: Callable[[Member], NodePoller],
         topics: frozenset[Topic],
         seconds: float,
+        node_seconds: float,
     ) -> None:
-        """Ask on the client's event loop, ``seconds`` at most. ``poller_of`` is called there."""
+        """Ask on the client's event loop: ``seconds`` at most in all, ``node_seconds`` for each node.
+
+        ``poller_of`` is called on the event loop.
+        """
 
         async def run(transport: Transport) -> None:
-            deadline = asyncio.get_running_loop().time() + seconds
-            roster = await find_roster(transport, deadline)
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + seconds
+            places = asyncio.Semaphore(NODES_AT_ONCE)
+
+            async def ask(node: NodeSnapshot) -> None:
+                async with _Place(places):
+                    node_deadline = min(deadline, loop.time() + node_seconds)
+                    await poller_of(node.member).fill(node, transport, topics, node_deadline)
+
+            roster = await find_roster(transport, min(deadline, loop.time() + node_seconds))
             self.groups = tuple(
                 (cluster, tuple(NodeSnapshot(member) for member in members)) for cluster, members in roster
             )
-            await asyncio.gather(
-                *(
-                    poller_of(node.member).fill(node, transport, topics, deadline)
-                    for _, nodes in self.groups
-                    for node in nodes
-                )
-            )
+            await asyncio.gather(*(ask(node) for _, nodes in self.groups for node in nodes))
 
         self._future = client.submit(run)
 
@@ -99,7 +132,7 @@ class SingleFlight:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._under_way: dict[Hashable, tuple[Collection, float]] = {}
+        self._under_way: dict[Hashable, Collection] = {}
 
     def join(self, key: Hashable, start: Callable[[Collection], None]) -> tuple[Collection, bool]:
         """The collection under way for ``key``, or a new one that ``start`` was called with.
@@ -107,11 +140,11 @@ class SingleFlight:
         Returns the collection and whether it is shared.
         """
         with self._lock:
-            self._under_way = {k: entry for k, entry in self._under_way.items() if not entry[0].done}
+            self._under_way = {k: flight for k, flight in self._under_way.items() if not flight.done}
             found = self._under_way.get(key)
             if found is not None:
-                return found[0], True
+                return found, True
             collection = Collection()
             start(collection)
-            self._under_way[key] = (collection, time.monotonic())
+            self._under_way[key] = collection
             return collection, False

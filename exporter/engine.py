@@ -145,7 +145,7 @@ class Engine:
         self._reload_lock = threading.Lock()
         self._flights = SingleFlight()
         self._node_states = StateLog(_log)
-        self._last: tuple[ClusterSnapshot, ...] = ()
+        self._up: dict[Member, bool] = {}
         self._render_seconds = 0.0
         self._closed = False
         self._state = self._read_state(None)
@@ -172,7 +172,7 @@ class Engine:
         started = time.monotonic()
         result = _result(collection, chosen, self.telemetry, state.client.counters())
         self._render_seconds = time.monotonic() - started
-        self._last = result.clusters
+        self._up = {node.member: node.up for node in result.nodes}
         self._report(result.nodes)
         return result
 
@@ -223,7 +223,7 @@ class Engine:
 
     def summary(self) -> list[ClusterSummary]:
         """See `MetricsService.summary`."""
-        up = {node.member: node.up for cluster in self._last for node in cluster.nodes}
+        up = self._up
         summaries = []
         for membership in _memberships(self._state):
             members = membership.members()
@@ -263,9 +263,10 @@ class Engine:
         self, state: _State, key: object, chosen: Sequence[Collector], budget: float, find_roster: FindRoster
     ) -> tuple[Collection, bool]:
         topics = frozenset(topic for collector in chosen for topic in collector.topics)
-        seconds = min(budget, state.settings.runtime.timeout_seconds)
+        node_seconds = state.settings.runtime.timeout_seconds
         collection, shared = self._flights.join(
-            (id(state), key), lambda new: new.start(state.client, find_roster, state.poller, topics, seconds)
+            (id(state), key),
+            lambda new: new.start(state.client, find_roster, state.poller, topics, budget, node_seconds),
         )
         collection.wait(budget)
         return collection, shared

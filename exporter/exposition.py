@@ -72,12 +72,19 @@ class Family:
 
 def label_text(labels: Mapping[str, str]) -> str:
     """``name="value",...`` with the values escaped, in the given order."""
-    return ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in labels.items())
+    return ",".join([f'{name}="{_escaped(value)}"' for name, value in labels.items()])
 
 
 def join_labels(*parts: str) -> str:
     """Join non-empty pieces made by `label_text`."""
-    return ",".join(part for part in parts if part)
+    return ",".join([part for part in parts if part])
+
+
+def _escaped(value: str) -> str:
+    # Most values need no escaping, and looking is cheaper than translating.
+    if "\\" in value or '"' in value or "\n" in value:
+        return value.translate(_ESCAPES)
+    return value
 
 
 def format_value(value: float) -> str:
@@ -86,11 +93,11 @@ def format_value(value: float) -> str:
         return "1" if value else "0"
     if isinstance(value, int):
         return str(value)
+    if math.isfinite(value):
+        return repr(value)
     if math.isnan(value):
         return "NaN"
-    if math.isinf(value):
-        return "+Inf" if value > 0 else "-Inf"
-    return repr(value)
+    return "+Inf" if value > 0 else "-Inf"
 
 
 class Samples:

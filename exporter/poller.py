@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import hashlib
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from exporter.history import History
 from exporter.logs import get_logger
 from exporter.membership import Member
 from exporter.runtime.codec import (
@@ -75,12 +76,12 @@ class NodePoller:
 
     def _reset(self, identity: RuntimeIdentity | None) -> None:
         self._identity = identity
-        self._samples: deque[SystemSample] = deque(maxlen=RING_ENTRIES)
+        self._history = History(self._options.peak_window)
         self._newest_at = 0.0
         self._checked_at = 0.0
         self._start_time: float | None = None
         self._containers: tuple[Container, ...] = ()
-        self._containers_raw: bytes | None = None
+        self._containers_digest = b""
         self._containers_at: float | None = None
         self._without_stats: set[str] = set()
 
@@ -138,39 +139,33 @@ class NodePoller:
         loop = asyncio.get_running_loop()
         now = loop.time()
         stalled = now - self._newest_at > STALLED_AFTER_S and now - self._checked_at > STALLED_CHECK_S
-        if not self._samples or stalled:
+        if self._history.newest is None or stalled:
             self._checked_at = now
             async with self._first_contacts:
                 document = await self._document(transport, "system_stats:0", deadline)
                 fresh = read_samples(decode_tail(document, self._kept))
-            if self._samples and (not fresh or (fresh[-1].event_id or 0) < (self._samples[-1].event_id or 0)):
+            if (fresh[-1].event_id or 0 if fresh else -1) < self._history.newest_id:
                 # The ring is behind our cursor: another runtime, even if nothing else told us.
                 self._reset(self._identity)
         else:
-            cursor = (self._samples[-1].event_id or 0) + 1
-            document = await self._document(transport, f"system_stats:{cursor}", deadline)
+            query = f"system_stats:{self._history.newest_id + 1}"
+            document = await self._document(transport, query, deadline)
             fresh = read_samples(decode_tail(document, self._kept))
-        self._remember(fresh, now)
-        snapshot.recent = tuple(self._samples)
+        if self._history.add(fresh):
+            self._newest_at = now
+        newest = self._history.newest
+        if newest is not None:
+            self._check_number(newest)
+            if self._start_time is None:
+                self._start_time = _start_time(newest, self._identity)
+        snapshot.newest, snapshot.peaks = newest, self._history.peaks()
         snapshot.start_time = self._start_time
 
     @property
     def _kept(self) -> int:
         return min(RING_ENTRIES, int(self._options.peak_window) + 5)
 
-    def _remember(self, fresh: Iterable[SystemSample], now: float) -> None:
-        last = self._samples[-1].event_id if self._samples else None
-        for sample in fresh:
-            if last is None or (sample.event_id or 0) > last:
-                self._samples.append(sample)
-                self._newest_at = now
-        if not self._samples:
-            return
-        newest = self._samples[-1]
-        while self._samples and not self._is_recent(self._samples[0], newest):
-            self._samples.popleft()
-        if self._start_time is None:
-            self._start_time = _start_time(newest, self._identity)
+    def _check_number(self, newest: SystemSample) -> None:
         if newest.node_id not in (None, self.member.node_id) and not self._told_id_differs:
             self._told_id_differs = True
             _log.warning(
@@ -180,11 +175,6 @@ class NodePoller:
                 node_id=self.member.node_id,
                 runtime_node_id=newest.node_id,
             )
-
-    def _is_recent(self, sample: SystemSample, newest: SystemSample) -> bool:
-        if sample.timestamp_ns is None or newest.timestamp_ns is None:
-            return sample is newest
-        return newest.timestamp_ns - sample.timestamp_ns <= self._options.peak_window * 1e9
 
     # --- pools ------------------------------------------------------------------------------------
 
@@ -216,11 +206,12 @@ class NodePoller:
         if self._containers_at is not None and now - self._containers_at < self._options.container_interval:
             return
         document = await self._document(transport, "container_stats", deadline)
-        if document != self._containers_raw:
+        digest = hashlib.sha256(document).digest()
+        if digest != self._containers_digest:
             containers = tuple(read_containers(decode_document(document)))
             if {c.pool_id for c in containers} != {c.pool_id for c in self._containers}:
                 self._without_stats.clear()
-            self._containers, self._containers_raw = containers, document
+            self._containers, self._containers_digest = containers, digest
         self._containers_at = now
 
     async def _bdevs(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> None:

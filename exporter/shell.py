@@ -146,7 +146,7 @@ _UNKNOWN: Final = "-"
 
 
 def _row(node: NodeSnapshot) -> tuple[str, ...]:
-    newest = node.recent[-1] if node.recent else None
+    newest = node.newest
     state = "up" if node.up else (node.failure.reason if node.failure else "down")
     if newest is not None and newest.is_leader:
         state += " (leader)"
@@ -202,7 +202,7 @@ def _node_document(node: NodeSnapshot) -> dict[str, Any]:
             topic.value: str(outcome.error) for topic, outcome in node.outcomes.items() if outcome.error
         },
         "probe_seconds": node.duration,
-        "system": _document(node.recent[-1]) if node.recent else None,
+        "system": None if node.newest is None else _document(node.newest),
         "workers": [_document(worker) for worker in node.workers],
         "pools": [
             {"pool_id": c.pool_id, "pool_name": c.pool_name, "module": c.chimod_name} for c in node.containers

@@ -38,6 +38,19 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
+class Peaks:
+    """Extremes over the samples of the peak window; None where no sample had the field.
+
+    Attributes are in the units of the samples: percent and bytes.
+    """
+
+    cpu_usage_pct: float | None = None
+    gpu_usage_pct: float | None = None
+    hbm_used_bytes: float | None = None
+    ram_available_low_bytes: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How asking one topic ended.
 
@@ -60,7 +73,8 @@ class NodeSnapshot:
     Attributes:
         session: the runtime that answered; None when there was no connection.
         error: why there was no connection.
-        recent: samples of the peak window, oldest first; the last one is the newest the runtime has.
+        newest: the newest sample the runtime has; None while it has none.
+        peaks: extremes since the peak window began.
         start_time: when the runtime started, Unix seconds.
         duration: seconds the node took to answer everything, or to fail; None while it has not.
     """
@@ -68,7 +82,8 @@ class NodeSnapshot:
     member: Member
     session: NodeSession | None = None
     error: RuntimeClientError | None = None
-    recent: tuple[SystemSample, ...] = ()
+    newest: SystemSample | None = None
+    peaks: Peaks = Peaks()
     start_time: float | None = None
     workers: tuple[WorkerStats, ...] = ()
     containers: tuple[Container, ...] = ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 from exporter.collectors.base import Collector, FieldMap, add_fields, families_of, nanos, ratio
@@ -131,11 +130,19 @@ _SAMPLE = (
     FieldMap("ram_usage_pct", MEMORY_USED, ratio),
     FieldMap("gpu_count", GPUS),
 )
+_PEAKS = (
+    FieldMap("cpu_usage_pct", CPU_PEAK, ratio),
+    FieldMap("ram_available_low_bytes", MEMORY_AVAILABLE_LOW),
+)
 _GPU_SAMPLE = (
     FieldMap("gpu_usage_pct", GPU, ratio),
     FieldMap("hbm_total_bytes", HBM_TOTAL),
     FieldMap("hbm_used_bytes", HBM_USED),
     FieldMap("hbm_usage_pct", HBM_USED_RATIO, ratio),
+)
+_GPU_PEAKS = (
+    FieldMap("gpu_usage_pct", GPU_PEAK, ratio),
+    FieldMap("hbm_used_bytes", HBM_USED_PEAK),
 )
 
 
@@ -151,17 +158,15 @@ class NodeCollector(Collector):
         PROBE_DURATION,
         START_TIME,
         *families_of(_SAMPLE),
-        CPU_PEAK,
-        MEMORY_AVAILABLE_LOW,
+        *families_of(_PEAKS),
         *families_of(_GPU_SAMPLE),
-        GPU_PEAK,
-        HBM_USED_PEAK,
+        *families_of(_GPU_PEAKS),
     )
 
     def collect_node(self, node: NodeSnapshot, samples: Samples) -> None:
         """Identity and state for every member; system samples for those that reported them."""
         labels = node.member.labels
-        newest = node.recent[-1] if node.recent else None
+        newest, peaks = node.newest, node.peaks
         failure = node.failure
         samples.add(UP, labels, node.up)
         if failure is not None:
@@ -174,12 +179,10 @@ class NodeCollector(Collector):
         if newest is None:
             return
         add_fields(_SAMPLE, newest, labels, samples)
-        samples.add(CPU_PEAK, labels, _extreme(max, (s.cpu_usage_pct for s in node.recent), 0.01))
-        samples.add(MEMORY_AVAILABLE_LOW, labels, _extreme(min, (s.ram_available_bytes for s in node.recent)))
+        add_fields(_PEAKS, peaks, labels, samples)
         if newest.gpu_count:
             add_fields(_GPU_SAMPLE, newest, labels, samples)
-            samples.add(GPU_PEAK, labels, _extreme(max, (s.gpu_usage_pct for s in node.recent), 0.01))
-            samples.add(HBM_USED_PEAK, labels, _extreme(max, (s.hbm_used_bytes for s in node.recent)))
+            add_fields(_GPU_PEAKS, peaks, labels, samples)
 
 
 def _info_labels(node: NodeSnapshot, newest: SystemSample | None) -> str:
@@ -192,10 +195,3 @@ def _info_labels(node: NodeSnapshot, newest: SystemSample | None) -> str:
             "generation": generation.value if generation else "",
         }
     )
-
-
-def _extreme(
-    choose: Callable[[list[float]], float], values: Iterable[float | None], scale: float = 1
-) -> float | None:
-    known = [value for value in values if value is not None]
-    return choose(known) * scale if known else None
