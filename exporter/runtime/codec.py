@@ -379,7 +379,7 @@ def decode_document(document: bytes) -> Any:
     """
     try:
         return msgpack.unpackb(document, raw=False, unicode_errors="replace", strict_map_key=False)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, MemoryError, msgpack.UnpackException) as error:
         raise MalformedAnswerError(f"not a msgpack document: {error or type(error).__name__}") from error
 
 
@@ -391,7 +391,13 @@ def decode_tail(document: bytes, keep: int) -> list[Any]:
     Raises:
         MalformedAnswerError: not a msgpack array, cut short, or trailing bytes.
     """
-    unpacker = msgpack.Unpacker(raw=False, unicode_errors="replace", strict_map_key=False)
+    unpacker = msgpack.Unpacker(
+        # The bound on what an element inside may announce, as unpackb sets it by itself.
+        max_buffer_size=max(1, len(document)),
+        raw=False,
+        unicode_errors="replace",
+        strict_map_key=False,
+    )
     unpacker.feed(document)
     try:
         count = unpacker.read_array_header()
@@ -400,7 +406,7 @@ def decode_tail(document: bytes, keep: int) -> list[Any]:
         for _ in range(max(0, count - keep)):
             unpacker.skip()
         elements = [unpacker.unpack() for _ in range(min(count, keep))]
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, MemoryError, msgpack.UnpackException) as error:
         raise MalformedAnswerError(f"not a msgpack array: {error or type(error).__name__}") from error
     if unpacker.tell() != len(document):
         raise MalformedAnswerError("bytes after the msgpack array")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -22,6 +23,9 @@ _R = TypeVar("_R")
 _Check = Callable[[Any], Any]
 
 ADMIN_POOL_ID = "1.0"
+
+_MAX_DEPTH = 16
+"""Nesting of statistics that is followed; what is deeper is nobody's statistics."""
 
 
 class _WrongTypeError(Exception):
@@ -121,7 +125,7 @@ def _read(record: type[_R], raw: Any, **extra: Any) -> _R:
                 value = check(value)
             except _WrongTypeError as error:
                 raise MalformedAnswerError(
-                    f"{record.__name__}.{key}: expected {error}, got {value!r:.60}"
+                    f"{record.__name__}.{key}: expected {error}, got {reprlib.repr(value)}"
                 ) from None
         values[name] = value
     return record(**values)
@@ -354,7 +358,7 @@ def parse_health(text: str | None) -> dict[str, float]:
         return {}
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MalformedAnswerError(f"device health is not JSON: {error}") from error
     return _numbers(document)
 
@@ -366,17 +370,27 @@ def _read_module_stats(raw: Any) -> ModuleStats:
     return ModuleStats(pool_name=name if isinstance(name, str) else None, values=_numbers(raw))
 
 
-def _numbers(document: Any, prefix: str = "") -> dict[str, float]:
+def _numbers(document: Any, prefix: str = "", depth: int = 0) -> dict[str, float]:
+    if depth > _MAX_DEPTH:
+        raise MalformedAnswerError(f"statistics are nested more than {_MAX_DEPTH} deep")
     if isinstance(document, Mapping):
         found: dict[str, float] = {}
         for key, value in document.items():
-            found.update(_numbers(value, f"{prefix}.{key}" if prefix else str(key)))
+            found.update(_numbers(value, f"{prefix}.{key}" if prefix else str(key), depth + 1))
         return found
     if isinstance(document, bool):
         return {prefix: float(document)}
-    if isinstance(document, (int, float)) and math.isfinite(document):
+    if isinstance(document, (int, float)) and _is_finite(document):
         return {prefix: document}
     return {}
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        # JSON knows integers that no sample can hold.
+        return False
 
 
 def _unique(records: list[_R], key: Callable[[_R], Any], name: str) -> list[_R]:
