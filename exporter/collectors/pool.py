@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from exporter.collectors.base import Collector
+from exporter.config.runtime_conf import ComposedPool
 from exporter.exposition import Family, Kind, Samples, Scope, join_labels, label_text
 from exporter.runtime.records import Container, MethodModel
 from exporter.snapshot import ClusterSnapshot, NodeSnapshot, Topic
@@ -15,9 +16,10 @@ _POOL = ("pool_id", "pool_name")
 INFO = Family(
     "clio_pool_info",
     Kind.INFO,
-    "A pool with a container on the node: its module and the container's id.",
-    _CONTAINER + "chimod_name, .container_id",
-    (*_POOL, "module", "container_id"),
+    "A pool with a container on the node: its module and the container's id; and, where the compose section "
+    "has it, its routing and the next pool of its chain.",
+    _CONTAINER + "chimod_name, .container_id; compose[]",
+    (*_POOL, "module", "container_id", "pool_query", "next_pool_id"),
 )
 LEARNING_RATE = Family(
     "clio_pool_learning_rate",
@@ -43,7 +45,7 @@ ERROR = Family(
 COMPOSED = Family(
     "clio_composed_pool_info",
     Kind.INFO,
-    "A pool of the compose section of the runtime's configuration: routing and the next pool of its chain.",
+    "A pool of the compose section of the runtime's configuration, whether it runs or not.",
     "compose[] of the runtime configuration",
     (*_POOL, "module", "pool_query", "next_pool_id"),
     Scope.CLUSTER,
@@ -59,37 +61,43 @@ class PoolCollector(Collector):
     reads_config = True
 
     def collect_node(self, node: NodeSnapshot, samples: Samples) -> None:
-        """One set of samples a pool."""
+        """Learning rate and learned cost models of every pool."""
         for container in node.containers:
-            labels = join_labels(
-                node.member.labels,
-                label_text({"pool_id": container.pool_id or "", "pool_name": container.pool_name or ""}),
-            )
-            samples.add(INFO, join_labels(labels, _described(container)), 1)
+            labels = _labels(node, container)
             samples.add(LEARNING_RATE, labels, container.learning_rate)
             for method in container.methods:
                 _models(method, labels, samples)
 
     def collect_cluster(self, cluster: ClusterSnapshot, samples: Samples) -> None:
-        """The composed pools: once a cluster, also where every node has a file of its own."""
-        composed: dict[str, None] = {}
-        for file in cluster.configs:
-            for pool in file.config.compose if file.config else ():
-                described = {
-                    "pool_id": pool.pool_id,
-                    "pool_name": pool.pool_name,
-                    "module": pool.mod_name,
-                    "pool_query": pool.pool_query,
-                    "next_pool_id": pool.next_pool_id or "",
-                }
-                composed[join_labels(cluster.labels, label_text(described))] = None
-        for labels in composed:
-            samples.add(COMPOSED, labels, 1)
+        """The pools that run, and those that are composed: once a cluster, however many files there are."""
+        composed = {
+            pool.pool_id: pool for file in cluster.configs if file.config for pool in file.config.compose
+        }
+        for pool in composed.values():
+            named = {"pool_id": pool.pool_id, "pool_name": pool.pool_name, "module": pool.mod_name}
+            samples.add(COMPOSED, join_labels(cluster.labels, label_text({**named, **_routing(pool)})), 1)
+        for node in cluster.nodes:
+            for container in node.containers:
+                described = _described(container, composed.get(container.pool_id or ""))
+                samples.add(INFO, join_labels(_labels(node, container), described), 1)
 
 
-def _described(container: Container) -> str:
+def _labels(node: NodeSnapshot, container: Container) -> str:
+    pool = {"pool_id": container.pool_id or "", "pool_name": container.pool_name or ""}
+    return join_labels(node.member.labels, label_text(pool))
+
+
+def _described(container: Container, composed: ComposedPool | None) -> str:
     number = "" if container.container_id is None else str(container.container_id)
-    return label_text({"module": container.chimod_name or "", "container_id": number})
+    module = {"module": container.chimod_name or "", "container_id": number}
+    return label_text({**module, **_routing(composed)})
+
+
+def _routing(pool: ComposedPool | None) -> dict[str, str]:
+    return {
+        "pool_query": pool.pool_query if pool else "",
+        "next_pool_id": (pool.next_pool_id or "") if pool else "",
+    }
 
 
 def _models(method: MethodModel, labels: str, samples: Samples) -> None:
