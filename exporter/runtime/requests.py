@@ -85,6 +85,10 @@ class InFlight:
             timer = self._loop.call_at(deadline, _expire, turn)
             try:
                 await turn
+            except asyncio.CancelledError:
+                # It may have been this caller's turn already; then it is the next one's.
+                self._wake()
+                raise
             finally:
                 timer.cancel()
                 if turn in self._waiting:
