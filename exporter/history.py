@@ -25,7 +25,8 @@ class History:
 
     def __init__(self, window_seconds: float) -> None:
         self._window_ns = int(window_seconds * 1e9)
-        self._points: deque[_Point] = deque()
+        # One sample a second; the bound holds even for a runtime that does not tell when they were taken.
+        self._points: deque[_Point] = deque(maxlen=int(window_seconds) + 5)
         self.newest: SystemSample | None = None
 
     @property
