@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -203,10 +204,12 @@ def test_any_value_in_any_field(name: str) -> None:
         key = data.draw(st.sampled_from(sorted(row)))
         row[key] = data.draw(values)
         raw = codec.decode_document(msgpack.packb(document))
+        problem = ""
         try:
             READERS[name](raw)
         except MalformedAnswerError as error:
-            assert key in str(error) or "two records" in str(error) or key == "methods"
+            problem = str(error)
+        assert not problem or key in problem or "two records" in problem or key == "methods"
 
     check()
 
@@ -237,7 +240,7 @@ def test_any_health_text(text: str) -> None:
     except MalformedAnswerError:
         return
     for value in numbers.values():
-        assert value == value and abs(float(value)) != float("inf")
+        assert math.isfinite(value)
 
 
 def nested(depth: int, inner: bytes = b"\xc0") -> bytes:
