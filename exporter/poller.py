@@ -129,13 +129,14 @@ class NodePoller:
 
     # --- workers ----------------------------------------------------------------------------------
 
-    async def _workers(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> None:
+    async def _workers(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> bool:
         document = await self._document(transport, QUERY_WORKER_STATS, deadline)
         snapshot.workers = tuple(read_workers(decode_document(document)))
+        return True
 
     # --- the 1 Hz ring ----------------------------------------------------------------------------
 
-    async def _system(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> None:
+    async def _system(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> bool:
         loop = asyncio.get_running_loop()
         now = loop.time()
         stalled = now - self._newest_at > STALLED_AFTER_S and now - self._checked_at > STALLED_CHECK_S
@@ -160,6 +161,7 @@ class NodePoller:
                 self._start_time = _start_time(newest, self._identity)
         snapshot.newest, snapshot.peaks = newest, self._history.peaks()
         snapshot.start_time = self._start_time
+        return True
 
     @property
     def _kept(self) -> int:
@@ -187,24 +189,24 @@ class NodePoller:
         settle: _Settler,
     ) -> None:
         try:
-            await self._refresh_containers(transport, deadline)
+            asked = await self._refresh_containers(transport, deadline)
         except RuntimeClientError as error:
             settle.settled(error, *topics)
             return
         jobs = []
         if Topic.CONTAINERS in topics:
             snapshot.containers = self._containers
-            settle.settled(None, Topic.CONTAINERS)
+            settle.settled(None, Topic.CONTAINERS, asked=asked)
         if Topic.BDEVS in topics:
             jobs.append(settle(self._bdevs(snapshot, transport, deadline), Topic.BDEVS))
         if Topic.MODULES in topics:
             jobs.append(settle(self._modules(snapshot, transport, deadline), Topic.MODULES))
         await asyncio.gather(*jobs)
 
-    async def _refresh_containers(self, transport: Transport, deadline: float) -> None:
+    async def _refresh_containers(self, transport: Transport, deadline: float) -> bool:
         now = asyncio.get_running_loop().time()
         if self._containers_at is not None and now - self._containers_at < self._options.container_interval:
-            return
+            return False
         document = await self._document(transport, "container_stats", deadline)
         digest = hashlib.sha256(document).digest()
         if digest != self._containers_digest:
@@ -213,20 +215,25 @@ class NodePoller:
                 self._without_stats.clear()
             self._containers, self._containers_digest = containers, digest
         self._containers_at = now
+        return True
 
-    async def _bdevs(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> None:
-        snapshot.bdevs = await self._stats_of(filter(is_bdev, self._containers), transport, deadline)
+    async def _bdevs(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> bool:
+        devices = filter(is_bdev, self._containers)
+        snapshot.bdevs, asked = await self._stats_of(devices, transport, deadline)
+        return asked
 
-    async def _modules(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> None:
+    async def _modules(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> bool:
         others = [c for c in self._containers if not is_bdev(c) and c.pool_id != ADMIN_POOL_ID]
-        snapshot.modules = await self._stats_of(others, transport, deadline)
+        snapshot.modules, asked = await self._stats_of(others, transport, deadline)
+        return asked
 
     async def _stats_of(
         self, containers: Iterable[Container], transport: Transport, deadline: float
-    ) -> tuple[Pool, ...]:
+    ) -> tuple[tuple[Pool, ...], bool]:
+        """What the pools report, and whether there was one to ask."""
         asked = [c for c in containers if c.pool_id not in self._without_stats]
         pools = await asyncio.gather(*(self._stats(c, transport, deadline) for c in asked))
-        return tuple(pool for pool in pools if pool is not None)
+        return tuple(pool for pool in pools if pool is not None), bool(asked)
 
     async def _stats(self, container: Container, transport: Transport, deadline: float) -> Pool | None:
         try:
@@ -252,18 +259,18 @@ class _Settler:
         self._loop = loop
         self._started = started
 
-    async def __call__(self, job: Awaitable[None], topic: Topic) -> None:
-        """Await the job; its error, if any, is the topic's outcome."""
+    async def __call__(self, job: Awaitable[bool], topic: Topic) -> None:
+        """Await the job, which says whether it had to ask; its error, if any, is the topic's outcome."""
         try:
-            await job
+            asked = await job
         except RuntimeClientError as error:
             self.settled(error, topic)
         else:
-            self.settled(None, topic)
+            self.settled(None, topic, asked=asked)
 
-    def settled(self, error: RuntimeClientError | None, *topics: Topic) -> None:
+    def settled(self, error: RuntimeClientError | None, *topics: Topic, asked: bool = True) -> None:
         """These topics ended now."""
-        outcome = Outcome(error, self._loop.time() - self._started)
+        outcome = Outcome(error, self._loop.time() - self._started, asked)
         self._snapshot.outcomes = {**self._snapshot.outcomes, **dict.fromkeys(topics, outcome)}
 
 

@@ -205,7 +205,7 @@ def _node_document(node: NodeSnapshot) -> dict[str, Any]:
         "system": None if node.newest is None else _document(node.newest),
         "workers": [_document(worker) for worker in node.workers],
         "pools": [
-            {"pool_id": c.pool_id, "pool_name": c.pool_name, "module": c.chimod_name} for c in node.containers
+            {"pool_id": c.pool_id, "pool_name": c.pool_name, "module": c.chimod_name} for c in node.pools
         ],
         "stats": [
             {"pool_id": pool.container.pool_id, "module": pool.container.chimod_name, **_document(pool.stats)}

@@ -57,10 +57,12 @@ class Outcome:
     Attributes:
         error: None when it was answered.
         seconds: from the start of the node's questions until then.
+        asked: whether the node had to be asked; False when what is remembered of it was enough.
     """
 
     error: RuntimeClientError | None
     seconds: float
+    asked: bool = True
 
 
 @dataclass(slots=True)
@@ -94,10 +96,13 @@ class NodeSnapshot:
 
     @property
     def up(self) -> bool:
-        """Whether the node answered: at least one topic, or the connection when nothing was asked."""
+        """Whether the node answered: at least one topic, or the connection when nothing had to be asked."""
         if self.session is None:
             return False
-        return not self.outcomes or any(outcome.error is None for outcome in self.outcomes.values())
+        outcomes = self.outcomes.values()
+        if any(outcome.error is None and outcome.asked for outcome in outcomes):
+            return True
+        return self.duration is not None and all(outcome.error is None for outcome in outcomes)
 
     @property
     def failure(self) -> RuntimeClientError | None:
@@ -107,9 +112,14 @@ class NodeSnapshot:
         return self.error or next((o.error for o in self.outcomes.values() if o.error), NOT_YET)
 
     def answered(self, topic: Topic) -> bool:
-        """Whether the topic was asked and answered."""
+        """Whether the topic is known: asked and answered, or remembered of a node that is up."""
         outcome = self.outcomes.get(topic)
-        return outcome is not None and outcome.error is None
+        return outcome is not None and outcome.error is None and (outcome.asked or self.up)
+
+    @property
+    def pools(self) -> tuple[Container, ...]:
+        """The pools with a container on the node; none while it is down, though they are remembered."""
+        return self.containers if self.answered(Topic.CONTAINERS) else ()
 
     def askable(self, topics: frozenset[Topic]) -> frozenset[Topic]:
         """Those of ``topics`` that this node's runtime can be asked."""

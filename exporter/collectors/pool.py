@@ -62,7 +62,7 @@ class PoolCollector(Collector):
 
     def collect_node(self, node: NodeSnapshot, samples: Samples) -> None:
         """Learning rate and learned cost models of every pool."""
-        for container in node.containers:
+        for container in node.pools:
             labels = _labels(node, container)
             samples.add(LEARNING_RATE, labels, container.learning_rate)
             for method in container.methods:
@@ -77,7 +77,7 @@ class PoolCollector(Collector):
             named = {"pool_id": pool.pool_id, "pool_name": pool.pool_name, "module": pool.mod_name}
             samples.add(COMPOSED, join_labels(cluster.labels, label_text({**named, **_routing(pool)})), 1)
         for node in cluster.nodes:
-            for container in node.containers:
+            for container in node.pools:
                 described = _described(container, composed.get(container.pool_id or ""))
                 samples.add(INFO, join_labels(_labels(node, container), described), 1)
 
