@@ -53,7 +53,7 @@ soak: setup ## Scrape a real runtime at 1 Hz for SOAK_SECONDS (600) and check wh
 	CLIO_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak --timeout=0 $(PYTEST_ARGS)
 
 bench: setup ## Measure the exporter against simulated clusters
-	$(BIN)/python -m exporter.simulator.bench
+	$(BIN)/python -m tests.bench.scale
 
 clean: ## Remove build results and caches
 	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from exporter.config_files import ConfigFiles
+from exporter.logs import get_logger
 from exporter.membership import ClusterMembership, Member
 from exporter.poller import NodePoller
 from exporter.runtime.client import RuntimeClient
+from exporter.runtime.errors import RuntimeClientError
 from exporter.runtime.transport import Transport
-from exporter.snapshot import ClusterSnapshot, NodeSnapshot, Topic
+from exporter.snapshot import ClusterSnapshot, ConfigFile, NodeSnapshot, Topic
+
+_log = get_logger(__name__)
 
 NODES_AT_ONCE: Final = 256
 """Nodes asked at the same time, so that a node's time is not spent on waiting for our own processor."""
@@ -44,7 +48,7 @@ class _Place:
             self._free.release()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Cluster:
     """A configured cluster: who is in it, what its nodes are configured to do.
 
@@ -67,6 +71,7 @@ class Collection:
     def __init__(self) -> None:
         self._future: concurrent.futures.Future[None] | None = None
         self.groups: tuple[tuple[Cluster, tuple[NodeSnapshot, ...]], ...] = ()
+        self._configs: dict[Cluster, tuple[ConfigFile, ...]] = {}
 
     def start(
         self,
@@ -76,6 +81,8 @@ class Collection:
         topics: frozenset[Topic],
         seconds: float,
         node_seconds: float,
+        *,
+        with_configs: bool,
     ) -> None:
         """Ask on the client's event loop: ``seconds`` at most in all, ``node_seconds`` for each node.
 
@@ -90,13 +97,28 @@ class Collection:
             async def ask(node: NodeSnapshot) -> None:
                 async with _Place(places):
                     node_deadline = min(deadline, loop.time() + node_seconds)
-                    await poller_of(node.member).fill(node, transport, topics, node_deadline)
+                    try:
+                        await poller_of(node.member).fill(node, transport, topics, node_deadline)
+                    except Exception as error:  # noqa: BLE001
+                        # A defect of ours that one node brings to light must not cost the others.
+                        _log.exception("polling failed", node=node.member.target)
+                        node.error = RuntimeClientError(f"internal error: {error!r}")
+
+            async def read(cluster: Cluster, nodes: Sequence[NodeSnapshot]) -> None:
+                if with_configs and cluster.configs is not None:
+                    members = [node.member for node in nodes]
+                    self._configs[cluster] = await cluster.configs.refresh(
+                        members, min(seconds, node_seconds)
+                    )
 
             roster = await find_roster(transport, min(deadline, loop.time() + node_seconds))
             self.groups = tuple(
                 (cluster, tuple(NodeSnapshot(member) for member in members)) for cluster, members in roster
             )
-            await asyncio.gather(*(ask(node) for _, nodes in self.groups for node in nodes))
+            await asyncio.gather(
+                *(ask(node) for _, nodes in self.groups for node in nodes),
+                *(read(cluster, nodes) for cluster, nodes in self.groups),
+            )
 
         self._future = client.submit(run)
 
@@ -112,15 +134,13 @@ class Collection:
         if self._future.done():
             self._future.result()
 
-    def snapshots(self, *, with_configs: bool) -> tuple[ClusterSnapshot, ...]:
+    def snapshots(self) -> tuple[ClusterSnapshot, ...]:
         """What is known by now, by cluster."""
         return tuple(
             ClusterSnapshot(
                 labels=cluster.membership.labels if cluster.membership else "",
                 nodes=nodes,
-                configs=cluster.configs.read([node.member for node in nodes])
-                if with_configs and cluster.configs
-                else (),
+                configs=self._configs.get(cluster, ()),
                 membership_error=cluster.membership.error if cluster.membership else None,
             )
             for cluster, nodes in self.groups

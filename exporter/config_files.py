@@ -7,11 +7,15 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from exporter.background import BackgroundRead
 from exporter.config.errors import ConfigError
 from exporter.config.runtime_conf import RuntimeConfig, find_runtime_config, load_runtime_config
 from exporter.config.settings import ClusterSettings
+from exporter.logs import get_logger
 from exporter.membership import Member
 from exporter.snapshot import ConfigFile
+
+_log = get_logger(__name__)
 
 _Signature = tuple[int, int, int]
 
@@ -25,7 +29,18 @@ class ConfigFiles:
         self._home = home
         self._labels = labels
         self._lock = threading.Lock()
+        self._members: tuple[Member, ...] = ()
+        self._background = BackgroundRead(lambda: self.read(self._members))
         self._cache: dict[Path, tuple[_Signature, RuntimeConfig | None, ConfigError | None]] = {}
+
+    async def refresh(self, members: Sequence[Member], seconds: float) -> tuple[ConfigFile, ...]:
+        """`read` off the event loop; () when it takes longer than ``seconds``."""
+        self._members = tuple(members)
+        try:
+            return await self._background.result(seconds)
+        except TimeoutError:
+            _log.warning("reading runtime configuration files takes too long", seconds=seconds)
+            return ()
 
     def read(self, members: Sequence[Member]) -> tuple[ConfigFile, ...]:
         """One file a member where the settings name them so, else the cluster's; () when there is none."""

@@ -34,6 +34,7 @@ MAX_FOREIGN_TARGETS: Final = 4096
 """Targets outside the clusters that are remembered, where `/probe` may ask any."""
 
 _MIN_BUDGET_S: Final = 0.05
+_GRACE_S: Final = 2.0
 
 COLLECTOR_SUCCESS = Family(
     "clio_collector_success",
@@ -179,7 +180,7 @@ class Engine:
     def probe(self, target: str, collectors: frozenset[str] | None, timeout: float) -> Result:
         """See `MetricsService.probe`; members only, unless the settings allow any target."""
         state = self._state
-        cluster, member = _find(state, target)
+        cluster, member = self._find(state, target)
         chosen = self._chosen(collectors)
 
         async def only(_transport: Transport, _deadline: float) -> Roster:
@@ -190,6 +191,7 @@ class Engine:
 
     def target_groups(self) -> list[dict[str, Any]]:
         """See `MetricsService.target_groups`: one group a node, labels for relabelling."""
+        self._refresh(self._state)
         return [
             {
                 "targets": [member.target],
@@ -266,7 +268,15 @@ class Engine:
         node_seconds = state.settings.runtime.timeout_seconds
         collection, shared = self._flights.join(
             (id(state), key),
-            lambda new: new.start(state.client, find_roster, state.poller, topics, budget, node_seconds),
+            lambda new: new.start(
+                state.client,
+                find_roster,
+                state.poller,
+                topics,
+                budget,
+                node_seconds,
+                with_configs=any(collector.reads_config for collector in chosen),
+            ),
         )
         collection.wait(budget)
         return collection, shared
@@ -280,6 +290,31 @@ class Engine:
             self._node_states.forget(gone)
         transport.retain(frozenset(member.address for member in kept))
         return list(zip(state.clusters, members, strict=True))
+
+    def _refresh(self, state: _State) -> None:
+        """Bring the membership up to date where no scrape does."""
+        seconds = state.settings.runtime.timeout_seconds
+
+        async def refresh(transport: Transport) -> Roster:
+            return await self._members(state, transport, asyncio.get_running_loop().time() + seconds)
+
+        state.client.call(refresh, seconds + _GRACE_S)
+
+    def _find(self, state: _State, target: str) -> tuple[Cluster, Member]:
+        host, _, port_text = target.partition(":")
+        port = int(port_text) if port_text else None
+        found = _member(state, host, port)
+        if found is None:
+            self._refresh(state)
+            found = _member(state, host, port)
+        if found is not None:
+            return found
+        if not state.settings.probe.allow_any:
+            raise UnknownTarget(
+                f"{target} is not a member of a configured cluster; /sd lists the members. "
+                "Start with --probe.allow-any to ask other targets"
+            )
+        return Cluster(), state.foreign.find(host, DEFAULT_PORT if port is None else port)
 
     def _report(self, nodes: Sequence[NodeSnapshot]) -> None:
         for node in nodes:
@@ -319,9 +354,8 @@ def _memberships(state: _State) -> list[ClusterMembership]:
     return [cluster.membership for cluster in state.clusters if cluster.membership is not None]
 
 
-def _find(state: _State, target: str) -> tuple[Cluster, Member]:
-    host, _, port_text = target.partition(":")
-    port = int(port_text) if port_text else None
+def _member(state: _State, host: str, port: int | None) -> tuple[Cluster, Member] | None:
+    """The member that is meant, by the text of the membership; None when there is none."""
     for cluster in state.clusters:
         if cluster.membership is None:
             continue
@@ -329,12 +363,7 @@ def _find(state: _State, target: str) -> tuple[Cluster, Member]:
         for member in cluster.membership.members():
             if (member.hostname.lower(), member.address.port) == wanted:
                 return cluster, member
-    if not state.settings.probe.allow_any:
-        raise UnknownTarget(
-            f"{target} is not a member of a configured cluster; /sd lists the members. "
-            "Start with --probe.allow-any to ask other targets"
-        )
-    return Cluster(), state.foreign.find(host, DEFAULT_PORT if port is None else port)
+    return None
 
 
 def _result(
@@ -344,7 +373,7 @@ def _result(
     transport: Mapping[str, int],
 ) -> Result:
     """Samples of what a collection has learned by now."""
-    clusters = collection.snapshots(with_configs=any(collector.reads_config for collector in chosen))
+    clusters = collection.snapshots()
     samples = Samples((*(family for c in chosen for family in c.families), *FAMILIES))
     for collector in chosen:
         started = time.monotonic()

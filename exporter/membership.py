@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from exporter.background import BackgroundRead
 from exporter.config.hostfile import HostEntry
 from exporter.config.membership_source import (
     DiscoveredNodes,
@@ -32,6 +33,9 @@ DISCOVERY_QUERY: Final = "pool_stats://1.0:broadcast:get_host_info"
 DISCOVERY_INTERVAL_S: Final = 60.0
 DISCOVERY_RETRY_LIMIT_S: Final = 600.0
 """A broadcast over a dead node is never answered and leaves a task behind, so retries thin out."""
+
+HOSTFILE_SECONDS: Final = 1.0
+"""How long a scrape waits for the hostfile to be looked at; it may lie on a network file system."""
 
 _UNSPECIFIED: Final = "0.0.0.0"  # noqa: S104 - what a runtime without hostfile calls itself
 
@@ -90,6 +94,7 @@ class ClusterMembership:
         self._next_discovery = 0.0
         self._discovery_pause = DISCOVERY_INTERVAL_S
         self._watcher: HostfileWatcher | None = None
+        self._file: BackgroundRead[list[HostEntry]] | None = None
         if isinstance(self.source, ExplicitNodes):
             self._set(self.source.entries)
         elif isinstance(self.source, DiscoveredNodes):
@@ -97,6 +102,7 @@ class ClusterMembership:
             self._set((HostEntry(self.source.host, self.source.port, 0),))
         else:
             self._watcher = HostfileWatcher(self.source.path, self.source.default_port)
+            self._file = BackgroundRead(self._watcher.entries)
             self._set(self._watcher.entries())
 
     @property
@@ -110,18 +116,24 @@ class ClusterMembership:
         return label_text({"cluster": self.name}) if self._with_cluster_label else ""
 
     def members(self) -> tuple[Member, ...]:
-        """The current members; a changed hostfile is read, a broken one leaves them as they were."""
+        """The members as of the last `refresh`."""
         with self._lock:
-            if self._watcher is not None:
-                self._set(self._watcher.entries())
-                broken = self._watcher.last_error
-                self._report(None if broken is None else str(broken))
             return self._members
 
     async def refresh(self, transport: Transport, deadline: float) -> tuple[Member, ...]:
-        """`members`, after asking the runtime where that is the source and the time has come."""
+        """Bring the members up to date: read a changed hostfile, or ask the runtime when the time has come.
+
+        What cannot be read or asked leaves them as they were, and `error` says why.
+        """
         loop = asyncio.get_running_loop()
-        if isinstance(self.source, DiscoveredNodes) and loop.time() >= self._next_discovery:
+        if self._file is not None:
+            try:
+                self._set(await self._file.result(min(deadline - loop.time(), HOSTFILE_SECONDS)))
+                broken = self._watcher.last_error if self._watcher else None
+                self._report(None if broken is None else str(broken))
+            except TimeoutError:
+                self._report(f"{self.source.origin}: reading it takes more than {HOSTFILE_SECONDS:g} s")
+        elif isinstance(self.source, DiscoveredNodes) and loop.time() >= self._next_discovery:
             # Set first, so that concurrent scrapes do not ask too.
             self._next_discovery = loop.time() + self._discovery_pause
             await self._discover(transport, deadline, self.source)
@@ -148,16 +160,16 @@ class ClusterMembership:
             return
         self._discovery_pause = DISCOVERY_INTERVAL_S
         entries = _entries_of(hosts, source)
-        with self._lock:
-            if entries:
-                self._set(entries)
-            self._report(None)
+        if entries:
+            self._set(entries)
+        self._report(None)
 
     def _set(self, entries: Sequence[HostEntry]) -> None:
-        if self._entries == tuple(entries):
-            return
-        self._entries = tuple(entries)
-        self._members = tuple(self._member(entry, index) for index, entry in enumerate(entries))
+        with self._lock:
+            if self._entries == tuple(entries):
+                return
+            self._entries = tuple(entries)
+            self._members = tuple(self._member(entry, index) for index, entry in enumerate(entries))
 
     def _member(self, entry: HostEntry, index: int) -> Member:
         labels = {"node_id": str(index), "hostname": entry.host}

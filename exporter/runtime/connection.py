@@ -30,6 +30,7 @@ from exporter.runtime.errors import (
     MalformedAnswerError,
     NotARuntimeError,
     RuntimeClientError,
+    TransportUnavailableError,
     UnreachableError,
     UnsupportedGenerationError,
 )
@@ -123,7 +124,10 @@ class NodeConnection:
         generation = session.generation
         assert generation is not None  # noqa: S101 - always known on this transport
         ids = self._transport.ids.next()
-        frame = codec.encode_monitor(generation, ids, self._reply_port, query)
+        try:
+            frame = codec.encode_monitor(generation, ids, self._reply_port, query)
+        except ValueError as error:
+            raise UnsupportedGenerationError(f"{self.node}: {error}") from error
         answer = await self._ask(generation, frame, ids.request_id, deadline, query)
         if answer.method not in (codec.METHOD_MONITOR, codec.METHOD_WORKER_STATS_Z):
             raise MalformedAnswerError(f"{self.node}: {query} was answered by method {answer.method}")
@@ -180,6 +184,10 @@ class NodeConnection:
         try:
             await self._connect()
             self._failure = None
+        except (OSError, zmq.ZMQError) as problem:
+            error = TransportUnavailableError(f"{self.node}: this host cannot open a connection: {problem}")
+            self._drop(error)
+            self._failure = (self._loop.time() + RETRY_PAUSE_S, error)
         except RuntimeClientError as error:
             self._drop(error)
             pause = UNSUPPORTED_PAUSE_S if isinstance(error, UnsupportedGenerationError) else RETRY_PAUSE_S

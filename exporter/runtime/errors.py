@@ -83,6 +83,12 @@ class TransportUnavailableError(RuntimeClientError):
     reason = "transport_unavailable"
 
 
+class DuplicateNodeError(RuntimeClientError):
+    """Two members lead to the same runtime."""
+
+    reason = "duplicate"
+
+
 class ClientClosedError(RuntimeClientError):
     """The client was closed while, or before, the call was made."""
 

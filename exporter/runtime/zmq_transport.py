@@ -12,7 +12,7 @@ import zmq
 from exporter.runtime import codec
 from exporter.runtime.codec import Generation
 from exporter.runtime.connection import NodeConnection
-from exporter.runtime.errors import ClientClosedError, RuntimeClientError
+from exporter.runtime.errors import ClientClosedError, DuplicateNodeError
 from exporter.runtime.requests import Owner, RequestCounter
 from exporter.runtime.sockets import ReplySocket, RequestSocket
 from exporter.runtime.transport import MonitorAnswer, NodeAddress, NodeSession
@@ -83,11 +83,11 @@ class ZmqTransport:
         """Open a connection whose events go to ``connection``; returns its routing id.
 
         Raises:
-            RuntimeClientError: another member already has a connection to this endpoint.
+            DuplicateNodeError: another member already has a connection to this endpoint.
         """
         other = self._by_endpoint.get(endpoint)
         if other is not None and other is not connection:
-            raise RuntimeClientError(
+            raise DuplicateNodeError(
                 f"{connection.node} and {other.node} are the same runtime ({endpoint}); list it once"
             )
         self._by_endpoint[endpoint] = connection
