@@ -13,6 +13,7 @@ from typing import Any, Final
 from exporter.collection import Cluster, Collection, FindRoster, Roster, SingleFlight
 from exporter.collectors import COLLECTORS, Collector
 from exporter.config.hostfile import DEFAULT_PORT
+from exporter.config.membership_source import HostfileNodes, MembershipSource
 from exporter.config.settings import RuntimeSettings, Settings
 from exporter.config_files import ConfigFiles
 from exporter.exposition import Family, Kind, Samples, Scope, label_text
@@ -235,7 +236,7 @@ class Engine:
                     name=membership.name or "default",
                     nodes=len(members),
                     up=sum(known) if known else None,
-                    source=membership.source.origin,
+                    source=_described(membership.source),
                 )
             )
         return summaries
@@ -348,6 +349,10 @@ def _build_clusters(settings: Settings, env: Mapping[str, str], home: Path) -> t
         membership = ClusterMembership(cluster, settings.runtime, env, home, with_cluster_label=labelled)
         clusters.append(Cluster(membership, ConfigFiles(cluster, env, home, membership.labels)))
     return tuple(clusters)
+
+
+def _described(source: MembershipSource) -> str:
+    return f"{source.path} ({source.origin})" if isinstance(source, HostfileNodes) else source.origin
 
 
 def _memberships(state: _State) -> list[ClusterMembership]:
