@@ -135,6 +135,9 @@ async def _shut_down(transport: Transport) -> None:
     current = asyncio.current_task()
     await transport.close()
     pending = [task for task in asyncio.all_tasks() if task is not current]
+    if pending:
+        # Their calls have failed with ClientClosedError; let them say so before they are cancelled.
+        await asyncio.wait(pending, timeout=_GRACE_S)
     for task in pending:
         task.cancel()
     await asyncio.gather(*pending, return_exceptions=True)

@@ -16,6 +16,7 @@ node that hung is given a moment to notice that the old connection ended before 
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -139,6 +140,7 @@ class NodeConnection:
         attempt = self._attempt
         if attempt is not None:
             attempt.cancel()
+        self._failure = (math.inf, error)
         self._drop(error)
         return attempt
 
