@@ -23,7 +23,8 @@ class NodeAddress:
     Attributes:
         host: name or IPv4 address.
         port: base port; the client port is three above it.
-        index: the node's number in its cluster; the binding transport routes by it.
+        index: the node's number in its cluster; the binding transport routes by it. Not compared: a
+            runtime is the same one under whatever number, and must not be connected to twice.
         generation: protocol generation when the operator fixed it; None: detect.
         reply_address: IPv4 address or name this node shall dial back to; None: the local
             address of the route to the node.
@@ -31,7 +32,7 @@ class NodeAddress:
 
     host: str
     port: int = DEFAULT_PORT
-    index: int = 0
+    index: int = field(default=0, compare=False)
     generation: Generation | None = None
     reply_address: str | None = None
 
