@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -207,7 +208,7 @@ def test_request_ids_are_unpredictable_and_fit_their_fields() -> None:
     assert len({i.request_id for i in ids}) == 1000
     assert all(0 < i.request_id < 1 << 64 for i in ids)
     assert [i.sequence for i in ids] == list(range(1, 1001))
-    gaps = {b.request_id - a.request_id for a, b in zip(ids, ids[1:], strict=False)}
+    gaps = {b.request_id - a.request_id for a, b in itertools.pairwise(ids)}
     assert len(gaps) == 999
 
 
