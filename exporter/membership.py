@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from exporter.background import BackgroundRead
-from exporter.config.hostfile import HostEntry
+from exporter.config.hostfile import HostEntry, hostfile_warnings, read_hostfile_text
 from exporter.config.membership_source import (
     DiscoveredNodes,
     ExplicitNodes,
@@ -104,6 +104,10 @@ class ClusterMembership:
             self._watcher = HostfileWatcher(self.source.path, self.source.default_port)
             self._file = BackgroundRead(self._watcher.entries)
             self._set(self._watcher.entries())
+            if settings.hostfile is None:
+                # Found where the runtime looks for its own, so the runtime reads this file too.
+                for warning in hostfile_warnings(*read_hostfile_text(self.source.path)):
+                    _log.warning("hostfile", cluster=settings.name, warning=warning)
 
     @property
     def name(self) -> str:

@@ -63,7 +63,12 @@ def parse_hostfile(text: str, source: str) -> list[HostEntry]:
 
 def read_hostfile(path: str | Path) -> list[HostEntry]:
     """Read and parse a hostfile of at most 4 MiB. Raises `ConfigError`."""
-    return parse_hostfile(read_text(Path(path), "hostfile", MAX_HOSTFILE_BYTES), str(path))
+    return parse_hostfile(*read_hostfile_text(path))
+
+
+def read_hostfile_text(path: str | Path) -> tuple[str, str]:
+    """The text of a hostfile, and its path to name in messages. Raises `ConfigError`."""
+    return read_text(Path(path), "hostfile", MAX_HOSTFILE_BYTES), str(path)
 
 
 def collect_entries(lines: Iterable[tuple[int, str]], source: str) -> list[HostEntry]:
