@@ -8,12 +8,14 @@ configuration, connects to the local runtime and reaches other nodes through it.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import importlib
 import os
+import queue
+import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, Final
 
@@ -22,6 +24,7 @@ from exporter.runtime.errors import (
     HungError,
     MalformedAnswerError,
     RefusedError,
+    RuntimeClientError,
     TransportUnavailableError,
 )
 from exporter.runtime.transport import MonitorAnswer, NodeAddress, NodeSession
@@ -54,8 +57,9 @@ class BindingTransport:
         """
         self._loop = asyncio.get_running_loop()
         self._module, self._prefix = import_binding()
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="clio-binding")
+        self._worker = _Worker()
         self._turn = asyncio.Lock()
+        self._asking: set[asyncio.Task[Any] | None] = set()
         self._counters: Counter[str] = Counter()
         self._connected = False
         self._closed = False
@@ -69,20 +73,33 @@ class BindingTransport:
         """See `Transport.monitor`."""
         if self._closed:
             raise ClientClosedError("the client is closed")
+        asking = asyncio.current_task()
+        self._asking.add(asking)
+        try:
+            return await self._monitor(node, query, deadline)
+        except asyncio.CancelledError:
+            if self._closed:
+                raise ClientClosedError("the client was closed") from None
+            raise
+        finally:
+            self._asking.discard(asking)
+
+    async def _monitor(self, node: NodeAddress, query: str, deadline: float) -> MonitorAnswer:
         routing = f"physical:{node.index}"
         try:
             await asyncio.wait_for(self._turn.acquire(), deadline - self._loop.time())
         except (asyncio.TimeoutError, TimeoutError):
             raise HungError(f"{node}: the binding was busy with other nodes until the deadline") from None
-        call = self._loop.run_in_executor(
-            self._worker, self._call, routing, query, deadline - self._loop.time()
-        )
+        if self._closed:
+            self._turn.release()
+            raise ClientClosedError("the client was closed")
+        call = self._run(self._call, routing, query, deadline - self._loop.time())
         # The turn ends with the call, not with our waiting: the C++ layer must never be entered twice.
         call.add_done_callback(lambda _: self._turn.release())
+        call.add_done_callback(_consume)
         try:
             return_code, results = await asyncio.wait_for(asyncio.shield(call), deadline - self._loop.time())
         except (asyncio.TimeoutError, TimeoutError):
-            call.add_done_callback(_consume)
             raise HungError(f"{node} did not answer {query} in time") from None
         self._counters["answers_received"] += 1
         return MonitorAnswer(query, return_code, results)
@@ -99,15 +116,31 @@ class BindingTransport:
         if self._closed:
             return
         self._closed = True
-        finalize = self._loop.run_in_executor(self._worker, self._finalize)
+        for task in tuple(self._asking):
+            if task is not None:
+                task.cancel()
+        finalize = self._run(self._finalize)
+        self._worker.stop()
         await asyncio.wait((finalize,), timeout=_CLOSE_SECONDS)
-        self._worker.shutdown(wait=finalize.done(), cancel_futures=True)
+        finalize.add_done_callback(_consume)
+
+    def _run(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        return asyncio.wrap_future(self._worker.submit(function, *arguments), loop=self._loop)
 
     # --- on the worker thread ---------------------------------------------------------------------
 
     def _call(self, routing: str, query: str, seconds: float) -> tuple[int, dict[int, bytes]]:
         if seconds <= 0:
             raise HungError(f"no time left to ask {query}")
+        try:
+            return self._ask(routing, query, seconds)
+        except RuntimeClientError:
+            raise
+        except Exception as error:
+            # Whatever the C++ layer throws is this node's trouble, not the scrape's.
+            raise RuntimeClientError(f"{routing}: the binding failed on {query}: {error!r}") from error
+
+    def _ask(self, routing: str, query: str, seconds: float) -> tuple[int, dict[int, bytes]]:
         self._connect()
         self._counters["requests_sent"] += 1
         started = time.monotonic()
@@ -139,6 +172,40 @@ class BindingTransport:
             self._connected = False
             self._counters["connections_closed"] += 1
             getattr(self._module, f"{self._prefix}_finalize")()
+
+
+class _Worker:
+    """A thread that makes calls one after the other.
+
+    It is a daemon, unlike the threads of the standard library's executors: the interpreter does not
+    wait at its end for a call that never returns.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[
+            tuple[concurrent.futures.Future[Any], Callable[..., Any], tuple[Any, ...]] | None
+        ] = queue.SimpleQueue()
+        threading.Thread(target=self._serve, name="clio-binding", daemon=True).start()
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> concurrent.futures.Future[Any]:
+        """Call the function on the thread, after all that were submitted before."""
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._jobs.put((future, function, arguments))
+        return future
+
+    def stop(self) -> None:
+        """End the thread after what has been submitted; does not wait."""
+        self._jobs.put(None)
+
+    def _serve(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            future, function, arguments = job
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(function(*arguments))
+            except BaseException as error:  # noqa: BLE001 - whoever waits for the call gets it
+                future.set_exception(error)
 
 
 def import_binding() -> tuple[ModuleType, str]:
