@@ -129,7 +129,7 @@ def test_a_runtime_under_another_number_is_the_same_runtime(
 
 def test_a_runtime_listed_twice_is_told_so(simulation: Simulation, client: RuntimeClient) -> None:
     client.monitor(simulation.node(0), "worker_stats", LONG)
-    with pytest.raises(RuntimeClientError, match="same runtime.*list it once"):
+    with pytest.raises(RuntimeClientError, match=r"same runtime.*list it once"):
         client.monitor(simulation.node(0, Generation.C), "worker_stats", LONG)
     client.monitor(simulation.node(0), "worker_stats", LONG)
 
