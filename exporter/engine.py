@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from exporter.collection import Cluster, Collection, FindRoster, Roster, SingleFlight
 from exporter.collectors import COLLECTORS, Collector
@@ -65,6 +65,7 @@ MEMBERSHIP_SUCCESS = Family(
 FAMILIES: Final = (COLLECTOR_SUCCESS, COLLECTOR_DURATION, NODES, MEMBERSHIP_SUCCESS)
 
 _log = get_logger(__name__)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,18 +397,26 @@ def _result(
 def _run(collector: Collector, clusters: Sequence[ClusterSnapshot], samples: Samples) -> tuple[bool, float]:
     """Run one collector: whether all went well, and how long the slowest node took to answer it."""
     ok, slowest = True, 0.0
-    try:
-        for cluster in clusters:
-            for node in cluster.nodes:
-                collector.collect_node(node, samples)
-                for topic in node.askable(collector.topics) if node.up else ():
-                    outcome = node.outcomes.get(topic)
-                    if outcome is None or outcome.error is not None:
-                        ok = False
-                    if outcome is not None:
-                        slowest = max(slowest, outcome.seconds)
-            collector.collect_cluster(cluster, samples)
-    except Exception:  # noqa: BLE001 - one collector's defect must not cost the others their samples
-        _log.exception("collector failed", collector=collector.name)
-        ok = False
+    for cluster in clusters:
+        for node in cluster.nodes:
+            ok &= _guarded(collector, collector.collect_node, node, samples)
+            for topic in node.askable(collector.topics) if node.up else ():
+                outcome = node.outcomes.get(topic)
+                if outcome is None or outcome.error is not None:
+                    ok = False
+                if outcome is not None:
+                    slowest = max(slowest, outcome.seconds)
+        ok &= _guarded(collector, collector.collect_cluster, cluster, samples)
     return ok, slowest
+
+
+def _guarded(
+    collector: Collector, collect: Callable[[_T, Samples], None], what: _T, samples: Samples
+) -> bool:
+    """Whether the collector could handle it: a defect must cost neither other collectors nor other nodes."""
+    try:
+        collect(what, samples)
+    except Exception:  # noqa: BLE001 - see above
+        _log.exception("collector failed", collector=collector.name)
+        return False
+    return True

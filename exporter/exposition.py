@@ -131,4 +131,5 @@ class Samples:
                 continue
             yield family.header(openmetrics).encode()
             for start in range(0, len(lines), _CHUNK_LINES):
-                yield "".join(lines[start : start + _CHUNK_LINES]).encode()
+                # A surrogate (from an escape in JSON or YAML) has no encoding; it must not cost the rest.
+                yield "".join(lines[start : start + _CHUNK_LINES]).encode(errors="replace")

@@ -115,7 +115,12 @@ class NodePoller:
             jobs.append(settle(self._system(snapshot, transport, deadline), Topic.SYSTEM))
         if topics & POOL_TOPICS:
             jobs.append(self._pools(snapshot, transport, topics & POOL_TOPICS, deadline, settle))
-        await asyncio.gather(*jobs)
+        for defect in await asyncio.gather(*jobs, return_exceptions=True):
+            if isinstance(defect, Exception):
+                # Ours, met by this node's answer: it must not cost the other nodes their samples.
+                _log.error("a node's answer could not be handled", node=self.member.target, exc_info=defect)
+                lost = RuntimeClientError(f"{self.member.address}: answer could not be handled: {defect!r}")
+                settle.settled(lost, *(topics - snapshot.outcomes.keys()))
         snapshot.duration = loop.time() - started
 
     async def _ask(self, transport: Transport, query: str, deadline: float) -> MonitorAnswer:
