@@ -198,7 +198,7 @@ def test_a_killed_node_and_its_successor(
 def test_a_node_that_hangs_until_its_connection_ends(
     cluster4: LocalCluster, exporter: Exporter, whole: NodeScrape
 ) -> None:
-    """After 30 s without a heartbeat the connection ends; opened anew too early, it would abort the runtime."""
+    """After 30 s without a heartbeat the connection ends; opened too early, the next would abort it."""
     node = cluster4.nodes[3]
     check = OthersComplete(whole, cluster4, without=3)
     opened = "clio_exporter_runtime_connections_opened_total"
