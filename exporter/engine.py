@@ -303,8 +303,9 @@ class Engine:
         state.client.call(refresh, seconds + _GRACE_S)
 
     def _find(self, state: _State, target: str) -> tuple[Cluster, Member]:
-        host, _, port_text = target.partition(":")
-        port = int(port_text) if port_text else None
+        # From the right: an IPv6 target is valid HTTP, though no runtime can be reached by it.
+        host, separator, port_text = target.rpartition(":")
+        host, port = (host, int(port_text)) if separator else (target, None)
         found = _member(state, host, port)
         if found is None:
             self._refresh(state)
