@@ -20,6 +20,7 @@ from typing import Final
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from exporter.logs import get_logger
 from exporter.runtime.errors import ConnectionLostError, TransportUnavailableError
 
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
@@ -33,6 +34,8 @@ _KEEPALIVE_COUNT: Final = 3
 _UNACKED_MS: Final = 10_000
 _BATCH: Final = 256
 _FIXED_PORTS: Final = 10
+
+_log = get_logger(__name__)
 
 
 def harden(socket: zmq.Socket[bytes]) -> None:
@@ -236,7 +239,15 @@ class ReplySocket:
                 ) from error
             endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
             self._receiver.poke()
-            return int(endpoint.rsplit(":", 1)[1])
+            bound = int(endpoint.rsplit(":", 1)[1])
+            if self._port and bound != self._port:
+                _log.warning(
+                    "the reply port is taken; runtimes must reach another one",
+                    address=address,
+                    wanted=self._port,
+                    port=bound,
+                )
+            return bound
         raise TransportUnavailableError(f"no free port for the reply socket on {address}")
 
     @property
