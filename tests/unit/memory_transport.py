@@ -17,13 +17,15 @@ from exporter.runtime.transport import MonitorAnswer, NodeAddress, NodeSession
 from exporter.snapshot import NodeSnapshot
 from tests.unit import recorded
 
+IDENTITY = RuntimeIdentity(start_ns=1_000_000_000, pid=4711)
+
 
 @dataclass
 class MemoryNode:
     """One runtime. ``answers`` overrides a query: a document, a return code, or an error."""
 
     version: str = "2.3.2"
-    identity: RuntimeIdentity | None = RuntimeIdentity(1_000_000_000, 4711)
+    identity: RuntimeIdentity | None = IDENTITY
     answers: dict[str, Any] = field(default_factory=dict)
     samples: list[dict[str, Any]] | None = None
     down: RuntimeClientError | None = None
@@ -106,11 +108,11 @@ def member(host: str = "n0", index: int = 0) -> Member:
 
 
 def session_of(version: str) -> NodeSession:
-    return NodeSession(recorded.generation_of(version), RuntimeIdentity(1_000_000_000, 4711))
+    return NodeSession(recorded.generation_of(version), IDENTITY)
 
 
 def snapshot(version: str = "2.3.2") -> NodeSnapshot:
-    return NodeSnapshot(member(), session=session_of(version))
+    return NodeSnapshot(member(), session=session_of(version), duration=0.25)
 
 
 __all__ = ["LABELS", "MemoryNode", "MemoryTransport", "member", "session_of", "snapshot"]

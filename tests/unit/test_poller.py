@@ -273,7 +273,7 @@ def test_the_admin_pool_is_never_asked_for_statistics(bench: MakeBench) -> None:
     assert "pool_stats://1.0:local:stats" not in b.node.asked
 
 
-# --- failures ------------------------------------------------------------------------------------------------
+# --- failures ---------------------------------------------------------------------------------------------
 
 
 def test_a_node_that_is_down_is_not_asked(bench: MakeBench) -> None:
