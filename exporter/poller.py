@@ -144,8 +144,14 @@ class NodePoller:
     async def _system(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> bool:
         loop = asyncio.get_running_loop()
         now = loop.time()
+        fresh: list[SystemSample] = []
+        if self._history.newest is not None:
+            query = f"system_stats:{self._history.newest_id + 1}"
+            document = await self._document(transport, query, deadline)
+            fresh = read_samples(decode_tail(document, self._kept))
+        # Scrapes may be far apart: what counts is that nothing has come by now, not when last asked.
         stalled = now - self._newest_at > STALLED_AFTER_S and now - self._checked_at > STALLED_CHECK_S
-        if self._history.newest is None or stalled:
+        if not fresh and (self._history.newest is None or stalled):
             self._checked_at = now
             async with self._first_contacts:
                 document = await self._document(transport, "system_stats:0", deadline)
@@ -153,10 +159,6 @@ class NodePoller:
             if (fresh[-1].event_id or 0 if fresh else -1) < self._history.newest_id:
                 # The ring is behind our cursor: another runtime, even if nothing else told us.
                 self._reset(self._identity)
-        else:
-            query = f"system_stats:{self._history.newest_id + 1}"
-            document = await self._document(transport, query, deadline)
-            fresh = read_samples(decode_tail(document, self._kept))
         if self._history.add(fresh):
             self._newest_at = now
         newest = self._history.newest

@@ -123,6 +123,17 @@ def test_the_cursor_asks_for_what_is_new_only(bench: MakeBench) -> None:
     assert snapshot.answered(Topic.SYSTEM)
 
 
+def test_the_cursor_serves_scrapes_that_are_far_apart(bench: MakeBench) -> None:
+    node = MemoryNode(samples=[sample(i) for i in range(8)])
+    b = bench(node)
+    b.poll()
+    for newest in (38, 68):
+        b.ahead += 30
+        node.samples += [sample(i) for i in range(newest - 30, newest)]  # type: ignore[operator]
+        assert b.poll().newest.event_id == newest - 1  # type: ignore[union-attr]
+        assert [query for query in node.asked if "system_stats" in query] == [f"system_stats:{newest - 30}"]
+
+
 def test_first_contact_decodes_the_tail_only(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[int] = []
     real = poller_module.decode_tail
