@@ -263,7 +263,8 @@ def test_a_missing_field_of_a_sample_is_absent() -> None:
 
 GPU = {
     "clio_node_gpu_utilization_ratio": 0.5, "clio_node_gpu_utilization_peak_ratio": 0.5,
-    "clio_node_hbm_total_bytes": 80e9, "clio_node_hbm_used_bytes": 20e9, "clio_node_hbm_used_peak_bytes": 20e9,
+    "clio_node_hbm_total_bytes": 80e9, "clio_node_hbm_used_bytes": 20e9,
+    "clio_node_hbm_used_peak_bytes": 20e9,
     "clio_node_hbm_used_ratio": 0.25,
 }  # fmt: skip
 
