@@ -140,7 +140,7 @@ def test_collectors_can_be_switched_off(bench: Bench) -> None:
     assert not any(query.startswith("pool_stats") for query in bench.nodes["n0"].asked)
 
 
-# --- single flight -----------------------------------------------------------------------------------------
+# --- single flight --------------------------------------------------------------------------------
 
 
 def hold(node: MemoryNode, *queries: str) -> threading.Event:
@@ -222,7 +222,7 @@ def test_topics_arrive_one_by_one(bench: Bench) -> None:
     assert of_collector(found)["worker"] == 0
 
 
-# --- defects -------------------------------------------------------------------------------------------------
+# --- defects --------------------------------------------------------------------------------------
 
 
 def test_a_collectors_defect_costs_neither_others_nor_other_nodes(
@@ -243,7 +243,7 @@ def test_a_collectors_defect_costs_neither_others_nor_other_nodes(
     }  # fmt: skip
 
 
-# --- membership ----------------------------------------------------------------------------------------------
+# --- membership -----------------------------------------------------------------------------------
 
 
 def test_a_changed_hostfile_ends_and_starts_series(bench: Bench) -> None:
@@ -304,7 +304,7 @@ def test_a_single_unnamed_cluster_has_no_cluster_label(bench: Bench) -> None:
     assert not any(name == "cluster" for labels in found["clio_node_up"] for name, _ in labels)
 
 
-# --- reload --------------------------------------------------------------------------------------------------
+# --- reload ---------------------------------------------------------------------------------------
 
 
 def test_a_reload_takes_new_settings(bench: Bench) -> None:
@@ -368,7 +368,7 @@ def test_settings_that_cannot_be_used_are_refused_at_start(bench: Bench) -> None
         bench.engine(nodes=["n0"], transport="binding")
 
 
-# --- probe -----------------------------------------------------------------------------------------------------
+# --- probe ----------------------------------------------------------------------------------------
 
 
 def test_a_probe_asks_one_member(bench: Bench) -> None:
@@ -386,7 +386,7 @@ def test_a_probe_may_leave_out_the_default_port(bench: Bench) -> None:
 
 @pytest.mark.parametrize("target", ["other:9413", "n0:9414", "other", "10.0.0.1:22"])
 def test_a_probe_of_others_is_refused(bench: Bench, target: str) -> None:
-    with pytest.raises(UnknownTarget, match="is not a member.*--probe.allow-any"):
+    with pytest.raises(UnknownTarget, match=r"is not a member.*--probe\.allow-any"):
         bench.engine().probe(target, None, LONG)
     assert [host for host, node in bench.nodes.items() if node.asked] == []
 
@@ -398,7 +398,7 @@ def test_a_probe_of_others_can_be_allowed(bench: Bench) -> None:
     assert "other" in {address.host for address in bench.transports[0].retained or ()}
 
 
-# --- the log, the end --------------------------------------------------------------------------------------------
+# --- the log, the end -----------------------------------------------------------------------------
 
 
 def test_a_node_that_stays_down_is_logged_once(bench: Bench) -> None:

@@ -1,0 +1,239 @@
+"""Who is in a cluster, and by which address and labels each member goes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter import membership as membership_module
+from exporter.config.errors import ConfigError
+from exporter.config.settings import RuntimeSettings, default_settings, load_settings
+from exporter.membership import DISCOVERY_QUERY, ClusterMembership, ForeignTargets, Member
+from exporter.runtime.codec import Generation
+from exporter.runtime.errors import HungError, RefusedError
+from exporter.runtime.transport import MonitorAnswer
+from tests.unit import recorded
+from tests.unit.memory_transport import MemoryNode, MemoryTransport
+
+
+def membership(tmp_path: Path, *, label: bool = False, **flags: Any) -> ClusterMembership:
+    settings = default_settings().with_overrides(**flags)
+    return ClusterMembership(settings.clusters[0], settings.runtime, {}, tmp_path, with_cluster_label=label)
+
+
+def test_members_are_numbered_as_listed(tmp_path: Path) -> None:
+    members = membership(tmp_path, nodes=["b", "a:9500", "127.0.0.9"]).members()
+    assert [(m.node_id, m.hostname, m.target) for m in members] == [
+        (0, "b", "b:9413"), (1, "a", "a:9500"), (2, "127.0.0.9", "127.0.0.9:9413"),
+    ]  # fmt: skip
+    assert members[1].labels == 'node_id="1",hostname="a"'
+    assert members[1].address.client_port == 9503
+    assert members[2].address.index == 2
+
+
+def test_the_default_port_is_that_of_the_settings(tmp_path: Path) -> None:
+    assert [m.target for m in membership(tmp_path, nodes=["a", "b:1"], port=9600).members()] == [
+        "a:9600",
+        "b:1",
+    ]
+
+
+def test_a_named_cluster_is_in_the_labels(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("clusters: [{name: east, nodes: [a]}]")
+    settings = load_settings(path)
+    cluster = ClusterMembership(settings.clusters[0], settings.runtime, {}, tmp_path, with_cluster_label=True)
+    assert cluster.labels == 'cluster="east"'
+    assert cluster.members()[0].labels == 'cluster="east",node_id="0",hostname="a"'
+    assert cluster.name == "east"
+
+
+def test_overrides_apply_to_their_nodes(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "clusters:\n- nodes: [a, 'b:9500']\n  generation: C\n"
+        "  overrides: {b: {generation: A, reply_address: 10.1.2.3}}\n"
+        "runtime: {reply_address: 10.0.0.1}\n"
+    )
+    settings = load_settings(path)
+    cluster = ClusterMembership(
+        settings.clusters[0], settings.runtime, {}, tmp_path, with_cluster_label=False
+    )
+    first, second = (m.address for m in cluster.members())
+    assert (first.generation, first.reply_address) == (Generation.C, "10.0.0.1")
+    assert (second.generation, second.reply_address) == (Generation.A, "10.1.2.3")
+
+
+def test_a_hostfile_is_followed(tmp_path: Path) -> None:
+    hostfile = tmp_path / "hosts"
+    hostfile.write_text("a\nb\n")
+    cluster = membership(tmp_path, hostfile=hostfile)
+
+    async def refresh() -> tuple[Member, ...]:
+        return await cluster.refresh(MemoryTransport({}), asyncio.get_running_loop().time() + 5)
+
+    async def follow() -> None:
+        before = cluster.members()
+        assert await refresh() is before  # nothing is built anew while nothing changes
+        hostfile.write_text("a\nc\nb\n")
+        after = await refresh()
+        assert [m.hostname for m in after] == ["a", "c", "b"]
+        assert cluster.members() is after
+        assert after[0] == before[0]  # who stays keeps what is remembered
+        hostfile.write_text("a:x\n")
+        assert await refresh() is after
+        assert str(hostfile) in (cluster.error or "")
+        hostfile.unlink()
+        assert await refresh() is after
+        assert str(hostfile) in (cluster.error or "")
+        hostfile.write_text("d\n")
+        assert [m.hostname for m in await refresh()] == ["d"]
+        assert cluster.error is None
+
+    asyncio.run(follow())
+
+
+def test_a_hostfile_must_be_readable_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="hosts"):
+        membership(tmp_path, hostfile=tmp_path / "hosts")
+    (tmp_path / "hosts").mkdir()
+    with pytest.raises(ConfigError, match="hosts"):
+        membership(tmp_path, hostfile=tmp_path / "hosts")
+
+
+# --- discovery ---------------------------------------------------------------------------------------------
+
+
+class Seed(MemoryNode):
+    def answer(self, query: str) -> MonitorAnswer:
+        if query == DISCOVERY_QUERY and query not in self.answers:
+            folder = recorded.FIXTURES / "2.3.2-4nodes"
+            names = {c: f"pool_stats_1.0_broadcast_get_host_info.container{c}.msgpack" for c in (2, 3, 0, 1)}
+            return MonitorAnswer(query, 0, {c: (folder / name).read_bytes() for c, name in names.items()})
+        return super().answer(query)
+
+
+class Discovery:
+    """A membership that asks a seed, on a loop whose clock can be moved on."""
+
+    def __init__(self, tmp_path: Path, node: MemoryNode, seed: str = "seed:9500") -> None:
+        self.node = node
+        self.cluster = membership(tmp_path, seed=seed)
+        self.transport = MemoryTransport({seed.partition(":")[0]: node})
+        self.loop = asyncio.new_event_loop()
+        real = self.loop.time
+        self.ahead = 0.0
+        self.loop.time = lambda: real() + self.ahead  # type: ignore[method-assign]
+
+    def refresh(self) -> tuple[Member, ...]:
+        async def run() -> tuple[Member, ...]:
+            return await self.cluster.refresh(self.transport, asyncio.get_running_loop().time() + 5)
+
+        return self.loop.run_until_complete(run())
+
+    def asked(self) -> int:
+        return self.node.count(DISCOVERY_QUERY)
+
+
+@pytest.fixture
+def discover(tmp_path: Path) -> Any:
+    made: list[Discovery] = []
+
+    def make(node: MemoryNode, **options: str) -> Discovery:
+        made.append(Discovery(tmp_path, node, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.loop.close()
+
+
+def test_before_it_is_asked_the_seed_is_the_member(discover: Any) -> None:
+    d = discover(Seed())
+    assert [(m.hostname, m.target) for m in d.cluster.members()] == [("seed", "seed:9500")]
+
+
+def test_members_are_those_the_runtime_names_in_its_order(discover: Any) -> None:
+    d = discover(Seed())
+    members = d.refresh()
+    assert [(m.node_id, m.target) for m in members] == [(i, "127.0.0.1:9500") for i in range(4)]
+    assert d.cluster.error is None
+
+
+def test_discovery_is_repeated_once_a_minute(discover: Any) -> None:
+    d = discover(Seed())
+    d.refresh()
+    d.refresh()
+    assert d.asked() == 1
+    d.ahead += 61
+    d.refresh()
+    assert d.asked() == 2
+
+
+def test_a_node_without_hostfile_is_the_one_that_was_asked(discover: Any) -> None:
+    d = discover(
+        Seed(answers={DISCOVERY_QUERY: {"hostname": "0.0.0.0", "ip_address": "0.0.0.0", "node_id": 0}})
+    )
+    assert [m.target for m in d.refresh()] == ["seed:9500"]
+
+
+def test_hosts_without_a_number_are_left_out(discover: Any) -> None:
+    d = discover(Seed(answers={DISCOVERY_QUERY: {"hostname": "x"}}))
+    assert [m.target for m in d.refresh()] == ["seed:9500"]
+
+
+def test_a_seed_that_is_down_is_tried_at_each_scrape(discover: Any) -> None:
+    node = Seed(down=RefusedError("nobody"))
+    d = discover(node)
+    assert [m.target for m in d.refresh()] == ["seed:9500"]
+    assert "nobody" in (d.cluster.error or "")
+    node.down = None
+    assert len(d.refresh()) == 4
+    assert d.cluster.error is None
+
+
+def test_a_broadcast_that_is_not_answered_is_tried_less_and_less(discover: Any) -> None:
+    node = Seed()
+    d = discover(node)
+    d.refresh()
+    node.answers[DISCOVERY_QUERY] = HungError("lost")
+    times: list[float] = []
+    for _ in range(250):
+        d.ahead += 10
+        before = d.asked()
+        assert len(d.refresh()) == 4  # the members known before are kept
+        if d.asked() > before:
+            times.append(d.ahead)
+    assert "lost" in (d.cluster.error or "")
+    gaps = [b - a for a, b in itertools.pairwise(times)]
+    assert gaps == sorted(gaps)
+    assert gaps[0] == pytest.approx(120, abs=15)
+    assert gaps[-1] == pytest.approx(600, abs=15)
+    del node.answers[DISCOVERY_QUERY]
+    d.ahead += 601
+    d.refresh()
+    assert d.cluster.error is None
+
+
+# --- targets that are no members ------------------------------------------------------------
+
+
+def test_foreign_targets_are_remembered_up_to_a_limit() -> None:
+    targets = ForeignTargets(RuntimeSettings(reply_address="10.0.0.1"), limit=2)
+    a = targets.find("a", 1)
+    assert a.target == "a:1"
+    assert a.labels == 'node_id="",hostname="a"'
+    assert a.address.reply_address == "10.0.0.1"
+    targets.find("b", 1)
+    assert targets.find("a", 1) is a
+    targets.find("c", 1)
+    assert {m.hostname for m in targets.members()} == {"a", "c"}
+
+
+def test_the_broadcast_leaves_no_error_line_in_the_runtimes_log() -> None:
+    # A header broadcast would (wire protocol, section 2).
+    assert membership_module.DISCOVERY_QUERY.startswith("pool_stats://1.0:broadcast:")
