@@ -33,15 +33,22 @@ LONG = 15.0
 NODE = NodeAddress("n3", index=3)
 
 
+MODULES = ("clio_runtime_ext", "chimaera_runtime_ext")
+
+
 @pytest.fixture
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
-    for name in ("clio_runtime_ext", "chimaera_runtime_ext"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
+    for name in MODULES:
+        sys.modules.pop(name, None)
     for name in binding_transport._ENVIRONMENT:
-        monkeypatch.delenv(name, raising=False)
+        # Set first, so that what the transport sets is taken back.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     fresh = Runtime()
     monkeypatch.setattr(replay, "runtime", fresh)
-    return fresh
+    yield fresh
+    for name in MODULES:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(params=["clio", "chimaera"])
