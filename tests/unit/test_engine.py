@@ -46,6 +46,10 @@ class Bench:
         self.engines.append(engine)
         return engine
 
+    def engine_with(self, hostfile: Path, text: str) -> Engine:
+        hostfile.write_text(text)
+        return self.engine(hostfile=str(hostfile))
+
     def from_file(self, text: str) -> Engine:
         self.settings = self.path / "settings.yaml"
         self.settings.write_text(text)
@@ -256,6 +260,17 @@ def test_a_changed_hostfile_ends_and_starts_series(bench: Bench) -> None:
     assert up(found) == {"n1": 1, "n2": 1, "other": 1}
     assert not any(("hostname", "n0") in labels for series in found.values() for labels in series)
     assert {address.host for address in bench.transports[0].retained or ()} == {"n1", "n2", "other"}
+
+
+def test_nothing_is_remembered_of_a_node_that_left(bench: Bench) -> None:
+    hostfile = bench.path / "hosts"
+    engine = bench.engine_with(hostfile, "n0\nn1\n")
+    for text in ("n0\nn1\n", "n0\n", "n0\nn1\n"):
+        hostfile.write_text(text)
+        bench.nodes["n1"].asked.clear()
+        engine.scrape(None, LONG)
+    assert "system_stats:0" in bench.nodes["n1"].asked  # as on first contact
+    assert "container_stats" in bench.nodes["n1"].asked
 
 
 def test_a_broken_hostfile_keeps_the_nodes_and_says_so(bench: Bench) -> None:
