@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
+import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -168,3 +169,11 @@ class SingleFlight:
             start(collection)
             self._under_way[key] = collection
             return collection, False
+
+    def land(self, seconds: float) -> None:
+        """Wait until the collections under way now have ended, ``seconds`` at most."""
+        end = time.monotonic() + seconds
+        with self._lock:
+            flights = list(self._under_way.values())
+        for flight in flights:
+            flight.wait(max(0.0, end - time.monotonic()))

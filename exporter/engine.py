@@ -36,6 +36,7 @@ MAX_FOREIGN_TARGETS: Final = 4096
 
 _MIN_BUDGET_S: Final = 0.05
 _GRACE_S: Final = 2.0
+_LANDING_S: Final = 10.0
 
 COLLECTOR_SUCCESS = Family(
     "clio_collector_success",
@@ -221,6 +222,8 @@ class Engine:
                 self.telemetry.reloaded(False, self._clock())
                 raise
             if old.client is not self._state.client:
+                # Scrapes that began with the old settings end with them.
+                self._flights.land(_LANDING_S)
                 old.client.close()
             self.telemetry.reloaded(True, self._clock())
             _log.info("settings reloaded", clusters=len(self._state.clusters))

@@ -22,7 +22,7 @@ from exporter.config.membership_source import (
 from exporter.config.settings import ClusterSettings, RuntimeSettings
 from exporter.exposition import label_text
 from exporter.logs import get_logger
-from exporter.runtime.codec import Generation
+from exporter.runtime.codec import Generation, decode_document
 from exporter.runtime.errors import RuntimeClientError
 from exporter.runtime.records import HostInfo, read_host_info
 from exporter.runtime.transport import NodeAddress, Transport
@@ -93,6 +93,7 @@ class ClusterMembership:
         self._members: tuple[Member, ...] = ()
         self._next_discovery = 0.0
         self._discovery_pause = DISCOVERY_INTERVAL_S
+        self._seed: NodeAddress | None = None
         self._watcher: HostfileWatcher | None = None
         self._file: BackgroundRead[list[HostEntry]] | None = None
         if isinstance(self.source, ExplicitNodes):
@@ -145,7 +146,7 @@ class ClusterMembership:
         return self.members()
 
     async def _discover(self, transport: Transport, deadline: float, source: DiscoveredNodes) -> None:
-        seed = self._address(HostEntry(source.host, source.port, 0), 0)
+        seed = self._seed or self._address(HostEntry(source.host, source.port, 0), 0)
         try:
             await transport.session(seed, deadline)
         except RuntimeClientError as error:
@@ -156,6 +157,7 @@ class ClusterMembership:
         try:
             answer = (await transport.monitor(seed, DISCOVERY_QUERY, deadline)).raise_for_code()
             hosts = [read_host_info(document) for document in answer.decode().values()]
+            own = await self._number_of(seed, transport, deadline)
         except RuntimeClientError as error:
             self._discovery_pause = min(
                 max(self._discovery_pause, DISCOVERY_INTERVAL_S) * 2, DISCOVERY_RETRY_LIMIT_S
@@ -166,7 +168,14 @@ class ClusterMembership:
         entries = _entries_of(hosts, source)
         if entries:
             self._set(entries)
+            # From now on the seed is asked as the member that it is: one runtime, one connection.
+            self._seed = next((m.address for m in self.members() if m.node_id == own), None)
         self._report(None)
+
+    async def _number_of(self, seed: NodeAddress, transport: Transport, deadline: float) -> int | None:
+        answer = (await transport.monitor(seed, "get_host_info", deadline)).raise_for_code()
+        document = answer.sole_document()
+        return None if document is None else read_host_info(decode_document(document)).node_id
 
     def _set(self, entries: Sequence[HostEntry]) -> None:
         with self._lock:

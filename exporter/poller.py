@@ -225,22 +225,39 @@ class NodePoller:
         return True
 
     async def _bdevs(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> bool:
-        devices = filter(is_bdev, self._containers)
-        snapshot.bdevs, asked = await self._stats_of(devices, transport, deadline)
+        devices = [c for c in self._containers if is_bdev(c)]
+        pools, asked, error = await self._stats_of(devices, transport, deadline)
+        snapshot.bdevs = pools
+        if error is not None:
+            raise error
         return asked
 
     async def _modules(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> bool:
         others = [c for c in self._containers if not is_bdev(c) and c.pool_id != ADMIN_POOL_ID]
-        snapshot.modules, asked = await self._stats_of(others, transport, deadline)
+        pools, asked, error = await self._stats_of(others, transport, deadline)
+        snapshot.modules = pools
+        if error is not None:
+            raise error
         return asked
 
     async def _stats_of(
         self, containers: Iterable[Container], transport: Transport, deadline: float
-    ) -> tuple[tuple[Pool, ...], bool]:
-        """What the pools report, and whether there was one to ask."""
+    ) -> tuple[tuple[Pool, ...], bool, RuntimeClientError | None]:
+        """What the pools report, whether there was one to ask, and the first error of those that failed."""
         asked = [c for c in containers if c.pool_id not in self._without_stats]
-        pools = await asyncio.gather(*(self._stats(c, transport, deadline) for c in asked))
-        return tuple(pool for pool in pools if pool is not None), bool(asked)
+        found = await asyncio.gather(
+            *(self._stats(c, transport, deadline) for c in asked), return_exceptions=True
+        )
+        pools: list[Pool] = []
+        error: RuntimeClientError | None = None
+        for outcome in found:
+            if isinstance(outcome, Pool):
+                pools.append(outcome)
+            elif isinstance(outcome, RuntimeClientError):
+                error = error or outcome
+            elif outcome is not None:
+                raise outcome
+        return tuple(pools), bool(asked), error
 
     async def _stats(self, container: Container, transport: Transport, deadline: float) -> Pool | None:
         try:

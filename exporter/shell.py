@@ -71,8 +71,7 @@ def run(args: argparse.Namespace, env: Mapping[str, str], home: Path) -> int:
         result = engine.scrape(None, args.timeout)
     text = _FORMATS[args.format](result)
     if args.output is None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        _print(text)
     else:
         try:
             write_atomically(args.output, text)
@@ -83,6 +82,15 @@ def run(args: argparse.Namespace, env: Mapping[str, str], home: Path) -> int:
         if not node.up:
             sys.stderr.write(f"clio-exporter: {node.member.target} is down: {node.failure}\n")
     return exit_status(result.nodes)
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough. What is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def exit_status(nodes: Sequence[NodeSnapshot]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import ClassVar
 
 from exporter.collectors.base import Collector
@@ -65,8 +66,10 @@ class PoolCollector(Collector):
         for container in node.pools:
             labels = _labels(node, container)
             samples.add(LEARNING_RATE, labels, container.learning_rate)
+            names = Counter(method.name for method in container.methods)
             for method in container.methods:
-                _models(method, labels, samples)
+                name = _method_name(method, names)
+                _models(method, join_labels(labels, label_text({"method": name})), samples)
 
     def collect_cluster(self, cluster: ClusterSnapshot, samples: Samples) -> None:
         """The pools that run, and those that are composed: once a cluster, however many files there are."""
@@ -100,13 +103,18 @@ def _routing(pool: ComposedPool | None) -> dict[str, str]:
     }
 
 
+def _method_name(method: MethodModel, names: Counter[str | None]) -> str:
+    """The method's name; its number where it has none, and both where the name is not its own."""
+    if not method.name:
+        return str(method.id)
+    return method.name if names[method.name] == 1 else f"{method.name}#{method.id}"
+
+
 def _models(method: MethodModel, labels: str, samples: Samples) -> None:
-    # Some modules do not name their methods; the number then stands for the name.
-    name = method.name or str(method.id)
     for model, coefficient, error in (
         ("cpu", method.coefficient, method.mape),
         ("wall", method.wall_coefficient, method.wall_mape),
     ):
-        described = join_labels(labels, label_text({"method": name, "model": model}))
+        described = join_labels(labels, label_text({"model": model}))
         samples.add(COEFFICIENT, described, coefficient)
         samples.add(ERROR, described, error)

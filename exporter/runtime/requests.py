@@ -78,7 +78,10 @@ class InFlight:
         Raises:
             TimeoutError: not before ``deadline``.
         """
-        self._forget(self._loop.time() - OVERDUE_LIMIT_S)
+        now = self._loop.time()
+        if now >= deadline:
+            raise TimeoutError
+        self._forget(now - OVERDUE_LIMIT_S)
         while len(self._flights) >= self._limit:
             turn = self._loop.create_future()
             self._waiting.append(turn)

@@ -1,6 +1,6 @@
 """The `tls_server_config` section of a web configuration file, as an SSLContext.
 
-The format is that of Prometheus's exporter-toolkit (docs/web-configuration.md there). Where
+The format is that of Prometheus's exporter-toolkit (its page "web configuration"). Where
 Python's ssl module cannot do what a setting asks for, and where a setting would weaken the server
 in silence, loading fails with the reason; nothing is ignored.
 """

@@ -1,6 +1,6 @@
 """`--web.config.file`: TLS, basic authentication and response headers.
 
-The format is that of Prometheus's exporter-toolkit (docs/web-configuration.md there), so one file
+The format is that of Prometheus's exporter-toolkit (its page "web configuration"), so one file
 serves every exporter of a site. Reading is strict and stricter than there in a few places, each
 with an error that says so: keys open to all users, settings Python's ssl module cannot honour, and
 settings that would be without effect. `http_server_config.http2` is accepted and has no effect:

@@ -123,7 +123,8 @@ class Discovery:
     def __init__(self, tmp_path: Path, node: MemoryNode, seed: str = "seed:9500") -> None:
         self.node = node
         self.cluster = membership(tmp_path, seed=seed)
-        self.transport = MemoryTransport({seed.partition(":")[0]: node})
+        # The runtime that is asked as the seed is member 0 at the address of the hostfile.
+        self.transport = MemoryTransport({seed.partition(":")[0]: node, "127.0.0.1": node})
         self.loop = asyncio.new_event_loop()
         real = self.loop.time
         self.ahead = 0.0
@@ -171,6 +172,16 @@ def test_discovery_is_repeated_once_a_minute(discover: Any) -> None:
     assert d.asked() == 1
     d.ahead += 61
     d.refresh()
+    assert d.asked() == 2
+
+
+def test_once_known_the_seed_is_asked_as_the_member_it_is(discover: Any) -> None:
+    d = discover(Seed())
+    d.refresh()
+    del d.transport.nodes["seed"]  # one runtime must not have two connections
+    d.ahead += 61
+    d.refresh()
+    assert d.cluster.error is None
     assert d.asked() == 2
 
 
