@@ -62,13 +62,14 @@ class Exporter(ExporterProcess):
         return NodeScrape(plain.text, plain.seconds)
 
     def takes(self, seconds: float, *, timeout: float = 5.0, pause: float = 0.25) -> Iterator[NodeScrape]:
-        """Scrape again and again for `seconds`, at least twice."""
+        """Scrape each `pause` seconds for `seconds`, at least twice; at once when that is too short."""
         end = Deadline(seconds)
         count = 0
         while count < 2 or not end.over:
+            next_one = Deadline(pause)
             yield self.take(timeout)
             count += 1
-            self.idle(pause)
+            self.idle(next_one.left)
 
     def idle(self, seconds: float) -> None:
         """Let time pass; fails at once when the exporter ends."""
