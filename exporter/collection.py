@@ -11,42 +11,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from exporter.config_files import ConfigFiles
-from exporter.logs import get_logger
 from exporter.membership import ClusterMembership, Member
+from exporter.places import Place
 from exporter.poller import NodePoller
 from exporter.runtime.client import RuntimeClient
-from exporter.runtime.errors import RuntimeClientError
 from exporter.runtime.transport import Transport
 from exporter.snapshot import ClusterSnapshot, ConfigFile, NodeSnapshot, Topic
 
-_log = get_logger(__name__)
-
 NODES_AT_ONCE: Final = 256
 """Nodes asked at the same time, so that a node's time is not spent on waiting for our own processor."""
-
-SLOW_NODE_S: Final = 0.5
-"""After this long a node no longer holds its place: hung nodes must not hold up the others."""
-
-
-class _Place:
-    """A node's place among those asked at the same time; given back once, when done or when slow."""
-
-    def __init__(self, free: asyncio.Semaphore) -> None:
-        self._free = free
-        self._timer: asyncio.TimerHandle | None = None
-
-    async def __aenter__(self) -> None:
-        await self._free.acquire()
-        self._timer = asyncio.get_running_loop().call_later(SLOW_NODE_S, self._give_back)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._give_back()
-
-    def _give_back(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            self._free.release()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,14 +69,9 @@ class Collection:
             places = asyncio.Semaphore(NODES_AT_ONCE)
 
             async def ask(node: NodeSnapshot) -> None:
-                async with _Place(places):
+                async with Place(places):
                     node_deadline = min(deadline, loop.time() + node_seconds)
-                    try:
-                        await poller_of(node.member).fill(node, transport, topics, node_deadline)
-                    except Exception as error:  # noqa: BLE001
-                        # A defect of ours that one node brings to light must not cost the others.
-                        _log.exception("polling failed", node=node.member.target)
-                        node.error = RuntimeClientError(f"internal error: {error!r}")
+                    await poller_of(node.member).fill(node, transport, topics, node_deadline)
 
             async def read(cluster: Cluster, nodes: Sequence[NodeSnapshot]) -> None:
                 if with_configs and cluster.configs is not None:

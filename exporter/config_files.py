@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from exporter.background import BackgroundRead
 from exporter.config.errors import ConfigError
-from exporter.config.runtime_conf import RuntimeConfig, find_runtime_config, load_runtime_config
+from exporter.config.masking import mask_secrets
+from exporter.config.runtime_conf import find_runtime_config, flatten, load_runtime_config
 from exporter.config.settings import ClusterSettings
 from exporter.logs import get_logger
 from exporter.membership import Member
@@ -31,7 +33,7 @@ class ConfigFiles:
         self._lock = threading.Lock()
         self._members: tuple[Member, ...] = ()
         self._background = BackgroundRead(lambda: self.read(self._members))
-        self._cache: dict[Path, tuple[_Signature, RuntimeConfig | None, ConfigError | None]] = {}
+        self._cache: dict[Path, tuple[_Signature, ConfigFile]] = {}
 
     async def refresh(self, members: Sequence[Member], seconds: float) -> tuple[ConfigFile, ...]:
         """`read` off the event loop; () when it takes longer than ``seconds``."""
@@ -80,12 +82,13 @@ class ConfigFiles:
         signature = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         cached = self._cache.get(path)
         if cached is None or cached[0] != signature:
-            cached = (signature, *self._load(path))
-            self._cache[path] = cached
-        return ConfigFile(labels, path, stat.st_mtime, cached[1], cached[2])
+            cached = self._cache[path] = (signature, self._load(labels, path, stat.st_mtime))
+        return replace(cached[1], labels=labels)
 
-    def _load(self, path: Path) -> tuple[RuntimeConfig | None, ConfigError | None]:
+    def _load(self, labels: str, path: Path, mtime: float) -> ConfigFile:
         try:
-            return load_runtime_config(path, self._env, self._home), None
+            config = load_runtime_config(path, self._env, self._home)
         except ConfigError as error:
-            return None, error
+            return ConfigFile(labels, path, mtime, None, error)
+        entries = tuple(flatten(mask_secrets(config.document)))
+        return ConfigFile(labels, path, mtime, config, entries=entries)

@@ -17,7 +17,7 @@ from exporter.config.membership_source import HostfileNodes, MembershipSource
 from exporter.config.settings import RuntimeSettings, Settings
 from exporter.config_files import ConfigFiles
 from exporter.exposition import Family, Kind, Samples, Scope, label_text
-from exporter.logs import StateLog, get_logger
+from exporter.logs import DefectLog, StateLog, get_logger
 from exporter.membership import ClusterMembership, ForeignTargets, Member
 from exporter.poller import NodePoller, PollOptions
 from exporter.runtime.binding_transport import BindingTransport, import_binding
@@ -66,6 +66,7 @@ MEMBERSHIP_SUCCESS = Family(
 FAMILIES: Final = (COLLECTOR_SUCCESS, COLLECTOR_DURATION, NODES, MEMBERSHIP_SUCCESS)
 
 _log = get_logger(__name__)
+_defects = DefectLog(_log)
 _T = TypeVar("_T")
 
 
@@ -420,7 +421,7 @@ def _guarded(
     """Whether the collector could handle it: a defect must cost neither other collectors nor other nodes."""
     try:
         collect(what, samples)
-    except Exception:  # noqa: BLE001 - see above
-        _log.exception("collector failed", collector=collector.name)
+    except Exception as defect:  # noqa: BLE001 - see above
+        _defects.report(defect, "collector failed", collector=collector.name)
         return False
     return True

@@ -206,3 +206,21 @@ class StateLog:
         state.logged, state.suppressed = now, 0
         state.repeats += 1
         return extra
+
+
+class DefectLog:
+    """Logs exceptions that should not happen, with traceback: each kind as rarely as `StateLog` does.
+
+    A defect that a thousand nodes bring to light in every scrape is one line, not a flood.
+    """
+
+    def __init__(self, logger: Any, clock: Callable[[], float] = time.monotonic) -> None:
+        self._states = StateLog(logger, clock, max_keys=256)
+
+    def report(self, defect: BaseException, message: str, **fields: Any) -> None:
+        """Report one; its kind is its type and where it was raised."""
+        frame = defect.__traceback__
+        while frame is not None and frame.tb_next is not None:
+            frame = frame.tb_next
+        place = None if frame is None else (frame.tb_frame.f_code.co_filename, frame.tb_lineno)
+        self._states.report((type(defect), place), False, message, **fields, exc_info=defect)

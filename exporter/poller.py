@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from exporter.history import History
-from exporter.logs import get_logger
+from exporter.logs import DefectLog, get_logger
 from exporter.membership import Member
+from exporter.places import Place
 from exporter.runtime.codec import (
     QUERY_WORKER_STATS,
     RuntimeIdentity,
@@ -44,6 +45,7 @@ POOL_TOPICS: Final = frozenset({Topic.CONTAINERS, Topic.BDEVS, Topic.MODULES})
 """Topics that need the node's list of pools."""
 
 _log = get_logger(__name__)
+_defects = DefectLog(_log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class NodePoller:
         for defect in await asyncio.gather(*jobs, return_exceptions=True):
             if isinstance(defect, Exception):
                 # Ours, met by this node's answer: it must not cost the other nodes their samples.
-                _log.error("a node's answer could not be handled", node=self.member.target, exc_info=defect)
+                _defects.report(defect, "a node's answer could not be handled", node=self.member.target)
                 lost = RuntimeClientError(f"{self.member.address}: answer could not be handled: {defect!r}")
                 settle.settled(lost, *(topics - snapshot.outcomes.keys()))
         snapshot.duration = loop.time() - started
@@ -153,7 +155,7 @@ class NodePoller:
         stalled = now - self._newest_at > STALLED_AFTER_S and now - self._checked_at > STALLED_CHECK_S
         if not fresh and (self._history.newest is None or stalled):
             self._checked_at = now
-            async with self._first_contacts:
+            async with Place(self._first_contacts):
                 document = await self._document(transport, "system_stats:0", deadline)
                 fresh = read_samples(decode_tail(document, self._kept))
             if (fresh[-1].event_id or 0 if fresh else -1) < self._history.newest_id:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -11,11 +12,11 @@ from exporter.config.errors import ConfigError
 from exporter.config.runtime_conf import RuntimeConfig
 from exporter.membership import Member
 from exporter.runtime.codec import Generation
-from exporter.runtime.errors import HungError, RuntimeClientError
+from exporter.runtime.errors import DeadlineError, RuntimeClientError
 from exporter.runtime.records import Container, PoolStats, SystemSample, WorkerStats
 from exporter.runtime.transport import NodeSession
 
-NOT_YET: Final = HungError("no answer before the scrape's deadline")
+NOT_YET: Final = DeadlineError("nothing was heard of the node before the scrape's deadline")
 """Why a node counts as down of which nothing has arrived when the scrape had to be answered."""
 
 
@@ -136,6 +137,7 @@ class ConfigFile:
         labels: of the node it belongs to, or of the cluster when all nodes share it.
         mtime: Unix time of its last change; None when it cannot be read.
         config: None when it cannot be used; ``error`` then says why.
+        entries: its values by path, secrets masked.
     """
 
     labels: str
@@ -143,6 +145,13 @@ class ConfigFile:
     mtime: float | None
     config: RuntimeConfig | None
     error: ConfigError | None = None
+    entries: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the values, in hexadecimal; layout and comments do not count."""
+        text = "".join(f"{path}\0{value}\0" for path, value in sorted(self.entries))
+        return hashlib.sha256(text.encode(errors="replace")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import ClassVar
 
 from exporter.collectors.base import Collector
-from exporter.config.masking import mask_secrets
-from exporter.config.runtime_conf import flatten
 from exporter.exposition import Family, Kind, Samples, Scope, join_labels, label_text
 from exporter.snapshot import ClusterSnapshot, ConfigFile
 
@@ -67,9 +64,6 @@ def _file(file: ConfigFile, samples: Samples) -> None:
     samples.add(MTIME, named, file.mtime)
     if file.config is None:
         return
-    entries = flatten(mask_secrets(file.config.document))
-    digest = hashlib.sha256()
-    for path, value in sorted(entries):
+    for path, value in file.entries:
         samples.add(INFO, join_labels(file.labels, label_text({"path": path, "value": value})), 1)
-        digest.update(f"{path}\0{value}\0".encode())
-    samples.add(DIGEST, join_labels(file.labels, label_text({"sha256": digest.hexdigest()})), 1)
+    samples.add(DIGEST, join_labels(file.labels, label_text({"sha256": file.digest})), 1)

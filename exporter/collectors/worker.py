@@ -53,8 +53,8 @@ _FIELDS = (
     FieldMap(
         "idle_iterations",
         _family(
-            "idle_iterations_total",
-            Kind.COUNTER,
+            "idle_iterations",
+            Kind.GAUGE,
             "Turns of the worker's loop in a row that found no work; starts again at 0 when it finds some.",
             "idle_iterations",
         ),

@@ -83,6 +83,12 @@ class TransportUnavailableError(RuntimeClientError):
     reason = "transport_unavailable"
 
 
+class DeadlineError(RuntimeClientError):
+    """The scrape had to be answered before the node was, or could even be asked."""
+
+    reason = "deadline"
+
+
 class DuplicateNodeError(RuntimeClientError):
     """Two members lead to the same runtime."""
 

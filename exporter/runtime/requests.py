@@ -14,7 +14,7 @@ from exporter.runtime.codec import RequestIds
 LOST_AFTER_S: Final = 5.0
 """A request this much older than one that was answered is taken for lost (section 6)."""
 
-OVERDUE_LIMIT_S: Final = 30.0
+OVERDUE_LIMIT_S: Final = 10.0
 """After this long an unanswered request no longer counts as in flight."""
 
 

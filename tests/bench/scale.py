@@ -143,9 +143,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=29777)
     args = parser.parse_args()
     costs = [measure(nodes, args.rounds, args.base_port, args.port) for nodes in args.nodes]
-    print(
-        "| nodes | first scrape | scrape | CPU of the exporter | CPU a node, against the fewest | memory | gzip |"
-    )
+    print("| nodes | first scrape | scrape | CPU of the exporter | CPU a node, ratio | memory | gzip |")
     print("|---|---|---|---|---|---|---|")
     for cost in costs:
         print(

@@ -173,7 +173,7 @@ def test_what_the_version_reports_is_there_and_nothing_else(subject: Subject) ->
     if generation == "Z":
         unknown = {"clio_worker_load"}
         assert names == ALWAYS | (set(WORKERS) - unknown) | {
-            "clio_worker_idle_iterations_total",
+            "clio_worker_idle_iterations",
             "clio_worker_suspend_period_seconds",
         }
         return

@@ -45,7 +45,7 @@ FROM_THE_EXPORTER = {"clio_node_up", "clio_node_probe_duration_seconds"}
 RESTLESS = {
     "clio_method_cost_coefficient",
     "clio_method_cost_error_ratio",
-    "clio_worker_idle_iterations_total",
+    "clio_worker_idle_iterations",
 }
 """What each question changes, because asking is work too: compared answer by answer, in the last test."""
 
@@ -68,7 +68,7 @@ WORKER: dict[str, tuple[str, Convert] | None] = {
     "worker_id": None,  # a label
     "is_running": ("clio_worker_running", same),
     "is_active": ("clio_worker_active", same),
-    "idle_iterations": ("clio_worker_idle_iterations_total", same),
+    "idle_iterations": ("clio_worker_idle_iterations", same),
     "num_queued_tasks": ("clio_worker_queued_tasks", same),
     "num_blocked_tasks": ("clio_worker_blocked_tasks", same),
     "num_periodic_tasks": ("clio_worker_periodic_tasks", same),

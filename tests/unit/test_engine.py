@@ -203,7 +203,7 @@ def test_a_scrape_ends_at_its_deadline_with_the_rest_complete(bench: Bench) -> N
     found = values(engine.scrape(None, 0.6))
     assert time.monotonic() - started < 4
     assert up(found) == {"n0": 0, "n1": 1, "n2": 1}
-    assert [dict(labels)["reason"] for labels in found["clio_node_down_info"]] == ["hung"]
+    assert [dict(labels)["reason"] for labels in found["clio_node_down_info"]] == ["deadline"]
     assert len(found["clio_bdev_capacity_bytes"]) == 6
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter.collectors import COLLECTORS
 from exporter.collectors.config import ConfigCollector
 from exporter.collectors.pool import PoolCollector
-from exporter.config.runtime_conf import load_runtime_config
+from exporter.config.settings import ClusterSettings
+from exporter.config_files import ConfigFiles
 from exporter.exposition import Samples
 from exporter.poller import NodePoller, PollOptions
 from exporter.runtime.errors import HungError, RefusedError
@@ -89,7 +92,7 @@ WORKER_FIELDS = {
     "is_running": ("running", 1), "is_active": ("active", 1), "num_queued_tasks": ("queued_tasks", 1),
     "num_blocked_tasks": ("blocked_tasks", 1), "num_periodic_tasks": ("periodic_tasks", 1),
     "num_retry_tasks": ("retry_tasks", 1), "num_tasks_processed": ("tasks_processed_total", 1),
-    "idle_iterations": ("idle_iterations_total", 1), "suspend_period_us": ("suspend_period_seconds", 1e6),
+    "idle_iterations": ("idle_iterations", 1), "suspend_period_us": ("suspend_period_seconds", 1e6),
     "load": ("load", 1e6),
 }  # fmt: skip
 BDEV_FIELDS = {
@@ -212,7 +215,7 @@ def test_a_node_that_is_down_has_its_state_and_nothing_else() -> None:
 def test_a_node_that_has_not_answered_yet() -> None:
     found = series(NodeSnapshot(member()))
     assert found[key("clio_node_up")] == 0
-    assert found[key("clio_node_down_info", reason="hung")] == 1
+    assert found[key("clio_node_down_info", reason="deadline")] == 1
     assert "clio_node_probe_duration_seconds" not in names(found)
 
 
@@ -424,8 +427,9 @@ compose:
 def config_cluster(tmp_path: Path, text: str = CONF, labels: str = "", copies: int = 1) -> ClusterSnapshot:
     path = tmp_path / "clio.yaml"
     path.write_text(text)
-    config = load_runtime_config(path, {}, tmp_path)
-    files = [ConfigFile(labels if i == 0 else f'node_id="{i}"', path, 1234.5, config) for i in range(copies)]
+    os.utime(path, (1234.5, 1234.5))
+    (file,) = ConfigFiles(ClusterSettings(runtime_config=str(path)), {}, tmp_path, labels).read(())
+    files = [file, *(replace(file, labels=f'node_id="{i}"') for i in range(1, copies))]
     return ClusterSnapshot(labels, (), tuple(files))
 
 

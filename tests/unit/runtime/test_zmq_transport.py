@@ -520,7 +520,7 @@ def test_the_descriptor_of_a_lost_connection_is_freed(
 def test_every_error_has_a_reason_of_its_own() -> None:
     kinds = [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, RuntimeClientError)]
     reasons = {kind.reason for kind in kinds}
-    assert len(reasons) == len(kinds) == 13
+    assert len(reasons) == len(kinds) == 14
     assert all(reason.replace("_", "").isalpha() and reason.islower() for reason in reasons)
 
 
