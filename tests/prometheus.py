@@ -204,5 +204,10 @@ class Prometheus:
     def _ready(self) -> bool:
         if self._process.poll() is not None:
             raise RuntimeError(f"Prometheus ended with {self._process.returncode}:\n{self.log}")
-        with urllib.request.urlopen(f"{self.url}/-/ready", timeout=5) as answer:
-            return bool(answer.status == 200)
+        try:
+            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except urllib.error.HTTPError as error:
+            # 503 until it is ready; the answer holds a socket.
+            error.close()
+            return False

@@ -466,6 +466,7 @@ class LocalCluster:
             "CLIO_STORAGE_ROOT": str(settings.store),
             "CLIO_PORT": str(settings.port),
             "CLIO_IPC_NAMESPACE": settings.namespace,
+            **self._state.mark,
             **self._extra_environment,
         }
 

@@ -149,7 +149,7 @@ class ExporterComponent:
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
-                env=clean_environment(os.environ),
+                env={**clean_environment(os.environ), **self._state.mark},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

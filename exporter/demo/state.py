@@ -1,7 +1,8 @@
 """What a cluster or a demo has outside its own memory, on disk, so that a later run can clean up.
 
 A pid alone proves nothing: it is reused. A process is ours only when pid, start time and boot
-all match what was written down when we started it.
+all match what was written down when we started it, or when its environment carries our mark: a
+process that was started just before we were killed may not have been written down.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from exporter.demo import addresses as loopback
+
+MARK = "CLIO_DEMO_STATE"
+"""Environment variable that every process we start has: the path of the record it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,11 @@ class State:
         temporary.write_text(json.dumps(raw, indent=1), encoding="utf-8")
         temporary.replace(self.path)
 
+    @property
+    def mark(self) -> dict[str, str]:
+        """Environment by which a process is known as ours even where it is not written down."""
+        return {MARK: str(self.path.absolute())}
+
     def add_process(self, pid: int, role: str) -> None:
         """Write down a process just started. One that has ended already is left out."""
         with contextlib.suppress(ProcessLookupError):
@@ -88,7 +97,7 @@ class State:
         system refuses (for example addresses added by root).
         """
         done = []
-        for record in self.processes:
+        for record in [*self.processes, *self._unrecorded()]:
             if record.is_alive():
                 kill_record(record, timeout)
                 done.append(f"ended {record.role} (pid {record.pid}) of an earlier run")
@@ -99,6 +108,20 @@ class State:
         self.owner, self.processes, self.addresses, self.directories = None, [], [], []
         self.path.unlink(missing_ok=True)
         return done
+
+    def _unrecorded(self) -> list[ProcessRecord]:
+        """Running processes with our mark that are not written down."""
+        wanted = f"{MARK}={self.mark[MARK]}".encode()
+        known = {os.getpid(), *(record.pid for record in self.processes)}
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) in known:
+                continue
+            # Gone meanwhile, or somebody else's: not ours in either case.
+            with contextlib.suppress(OSError):
+                if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(ProcessRecord.of(int(entry.name), "process"))
+        return found
 
 
 def kill_record(record: ProcessRecord, timeout: float) -> None:

@@ -82,3 +82,18 @@ def test_a_process_that_ended_at_once_is_not_recorded(
     state.add_process(sleeper.pid, "sleeper")
     assert state.processes == []
     assert start_ticks(sleeper.pid) is None
+
+
+def test_clean_ends_a_marked_process_that_was_not_written_down(tmp_path: Path) -> None:
+    state, other = State(tmp_path / "state.json"), State(tmp_path / "other.json")
+    command = [sys.executable, "-c", "import signal; signal.pause()"]
+    ours = subprocess.Popen(command, env={**os.environ, **state.mark})
+    theirs = subprocess.Popen(command, env={**os.environ, **other.mark})
+    try:
+        assert state.clean() == [f"ended process (pid {ours.pid}) of an earlier run"]
+        assert ours.wait(10) == -9
+        assert theirs.poll() is None
+    finally:
+        for process in (ours, theirs):
+            process.kill()
+            process.wait(10)
