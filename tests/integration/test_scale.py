@@ -30,8 +30,8 @@ MAX_RESIDENT = 400 * 2**20
 MAX_GROWTH = 32 * 2**20
 HUNG = range(0, NODES // 10)
 NODE_TIMEOUT = "--runtime.timeout=6s"
-"""Twice the default, within the deadline: simulator, exporter and test share two cores, and a machine that has
-other work too must not make healthy nodes late."""
+"""Twice the default, within the deadline: simulator, exporter and test share two cores, and other work
+on the machine must not make healthy nodes late."""
 
 _UP = re.compile(rb'clio_node_up\{[^}]*node_id="(\d+)"[^}]*\} ([01])')
 # What a healthy simulated node exports, by family.
