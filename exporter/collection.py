@@ -84,8 +84,10 @@ class Collection:
             self.groups = tuple(
                 (cluster, tuple(NodeSnapshot(member) for member in members)) for cluster, members in roster
             )
+            # Without a topic there is nothing to ask, and no node is connected to.
+            asked = [node for _, nodes in self.groups for node in nodes] if topics else []
             await asyncio.gather(
-                *(ask(node) for _, nodes in self.groups for node in nodes),
+                *map(ask, asked),
                 *(read(cluster, nodes) for cluster, nodes in self.groups),
             )
 

@@ -177,8 +177,9 @@ class Engine:
         started = time.monotonic()
         result = _result(collection, chosen, self.telemetry, state.client.counters())
         self._render_seconds = time.monotonic() - started
-        self._up = {node.member: node.up for node in result.nodes}
-        self._report(result.nodes)
+        if any(collector.topics for collector in chosen):
+            self._up = {node.member: node.up for node in result.nodes}
+            self._report(result.nodes)
         return result
 
     def probe(self, target: str, collectors: frozenset[str] | None, timeout: float) -> Result:

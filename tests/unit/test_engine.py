@@ -6,6 +6,7 @@ import io
 import json
 import threading
 import time
+import unittest.mock
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -134,6 +135,20 @@ def test_a_filter_asks_for_less(bench: Bench) -> None:
     assert of_collector(found) == {"worker": 1}
     assert "clio_worker_running" in found
     assert "clio_node_up" not in found
+
+
+def test_where_nothing_is_asked_no_node_is_connected_to(bench: Bench) -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream)
+    engine = bench.engine()
+    engine.scrape(None, LONG)
+    up = [summary.up for summary in engine.summary()]
+    bench.nodes["n0"].down = RefusedError("nobody there")
+    with unittest.mock.patch.object(MemoryTransport, "session", side_effect=AssertionError("connected")):
+        found = values(engine.scrape(frozenset({"config"}), LONG))
+    assert of_collector(found) == {"config": 1}
+    assert [summary.up for summary in engine.summary()] == up  # nothing was learned of the nodes
+    assert "node is down" not in stream.getvalue()
 
 
 def test_collectors_can_be_switched_off(bench: Bench) -> None:
