@@ -152,7 +152,7 @@ def test_runbook_says_what_to_know(rule: Rule) -> None:
     assert f"`{uid[1]}`" in section, "the dashboard that the alert links to"
 
 
-# --- docs/alerting.md ----------------------------------------------------------------------------------------
+# --- docs/alerting.md ---------------------------------------------------------------------------------------
 
 ALERTING = (ROOT / "docs" / "alerting.md").read_text(encoding="utf-8")
 
