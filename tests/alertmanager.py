@@ -78,7 +78,7 @@ class Receiver:
     def wait_for(
         self, what: str, accept: Callable[[dict[str, Any]], bool], seconds: float = 60.0
     ) -> dict[str, Any]:
-        """The first alert that is accepted, of those that have arrived or will; AssertionError after `seconds`."""
+        """The first accepted alert of those that have arrived or will; AssertionError after `seconds`."""
         deadline = time.monotonic() + seconds
         with self._changed:
             while True:
