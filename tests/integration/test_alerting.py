@@ -42,14 +42,14 @@ def committed(name: str) -> Any:
 def rule_files(directory: Path) -> list[str]:
     """The committed rules, impatient."""
     written = []
-    for name in ("recording.yml", "alerts.yml"):
-        document = committed(f"rules/{name}")
+    for source in sorted((COMMITTED / "rules").glob("*.yml")):
+        document = committed(f"rules/{source.name}")
         for group in document["groups"]:
             group.pop("interval", None)
             for rule in group["rules"]:
                 if "for" in rule:
                     rule["for"] = faster(rule["for"])
-        path = directory / name
+        path = directory / source.name
         path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
         written.append(str(path))
     return written

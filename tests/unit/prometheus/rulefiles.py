@@ -15,7 +15,9 @@ from tests.promql import Findings, Metric, lint, scraped_metrics
 ROOT = Path(__file__).parents[3]
 PROMETHEUS = ROOT / "prometheus"
 RULES = PROMETHEUS / "rules"
-RULE_FILES = tuple(sorted(RULES.glob("*.yml")))
+RULE_FILES = tuple(
+    RULES / f"{name}.yml" for name in ("recording", "recording-cluster", "alerts", "alerts-cluster")
+)
 TEST_FILES = tuple(sorted((RULES / "tests").glob("*.yml")))
 CONFIG_FILES = (PROMETHEUS / "prometheus.yml", *sorted((PROMETHEUS / "examples").glob("prometheus*.yml")))
 
@@ -25,6 +27,7 @@ LEVELS: Mapping[str, frozenset[str]] = {
     "worker": frozenset({"cluster", "node_id", "hostname", "worker_id"}),
     "bdev": frozenset({"cluster", "node_id", "hostname", "pool_id", "pool_name"}),
     "safe_bdev": frozenset({"cluster", "node_id", "hostname", "pool_id", "pool_name"}),
+    "node_tier": frozenset({"cluster", "node_id", "hostname", "type"}),
     "tier": frozenset({"cluster", "type"}),
 }
 """Labels of recorded series by the level in their name."""

@@ -13,6 +13,7 @@ from tests.unit.prometheus.rulefiles import (
     LEVELS,
     PROMETHEUS,
     ROOT,
+    RULE_FILES,
     Rule,
     alerts,
     linted,
@@ -63,12 +64,25 @@ def test_recorded_series_are_recorded_once() -> None:
 
 
 def test_group_names_are_unique() -> None:
-    groups = [
-        group["name"]
-        for path in ("recording.yml", "alerts.yml")
-        for group in load(PROMETHEUS / "rules" / path)["groups"]
-    ]
+    groups = [group["name"] for path in RULE_FILES for group in load(path)["groups"]]
     assert len(groups) == len(set(groups))
+
+
+def test_all_rule_files_are_loaded_and_tested_here() -> None:
+    assert sorted((PROMETHEUS / "rules").glob("*.yml")) == sorted(RULE_FILES)
+
+
+def test_rules_about_clusters_need_the_series_of_nodes_only() -> None:
+    """So that they can be on another server than the nodes, as in examples/prometheus-global.yml."""
+    for path in RULE_FILES:
+        for group in load(path)["groups"]:
+            for rule in group["rules"]:
+                selected = lint(rule["expr"], metrics()).metrics
+                of_nodes = {name for name in selected if re.match("(node|node_tier|cluster|tier):", name)}
+                if path.stem.endswith("-cluster"):
+                    assert selected - of_nodes <= {"up"}, rule
+                else:
+                    assert not {name for name in selected if re.match("(cluster|tier):", name)}, rule
 
 
 # --- alerts -----------------------------------------------------------------------------------------------
