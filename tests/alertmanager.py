@@ -171,5 +171,9 @@ class Alertmanager:
     def _ready(self) -> bool:
         if self._process.poll() is not None:
             raise RuntimeError(f"Alertmanager ended:\n{self.log_path.read_text()}")
-        with urllib.request.urlopen(f"http://{self.address}/-/ready", timeout=5) as answer:
-            return bool(answer.status == 200)
+        try:
+            with urllib.request.urlopen(f"http://{self.address}/-/ready", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except urllib.error.HTTPError as error:
+            error.close()  # 503 while it starts; the answer holds the socket
+            return False
