@@ -1,0 +1,117 @@
+"""The selector parser and the series it selects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_api.promapi import Matcher, PromError, parse_selector, series_of
+from tests.unit.control_api.support import NODES, Api
+
+ALL = [
+    {"node_id": i, "hostname": f"node{i}", "ip_address": f"10.0.0.{i}", "alive": i != 2} for i in range(6)
+]
+
+
+def ids(text: str) -> list[str]:
+    return [labels["node_id"] for labels in series_of(parse_selector(text), "c", ALL)]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("clio_node_search", "012345"),
+        ("clio_node_search{}", "012345"),
+        ('clio_node_search{search="1-3"}', "123"),
+        ("clio_node_search{search='1-3',}", "123"),
+        ("{__name__=`clio_node_search`, search=`node4`}", "4"),
+        ('clio_node_search{search="",node_id=~"1|4"}', "14"),
+        ('clio_node_search{node_id=~"(1|4)",hostname!="node4"}', "1"),
+        ('clio_node_search{cluster=~".*"}', "012345"),
+        ('clio_node_search{cluster=~"c",hostname=~".+"}', "012345"),
+        ('clio_node_search{ip_address=~"10\\\\.0\\\\.0\\\\.3"}', "3"),
+        ('clio_node_search{cluster!~"c"}', ""),
+        ("other_metric", ""),
+    ],
+)
+def test_selects(text: str, found: str) -> None:
+    assert "".join(ids(text)) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "up{", 'a{b="c}', "a{b=c}", "a{b~'c'}", "a}b", "sum(a)", "a{b='c' d='e'}", "a{b='\\x'}",
+     "a{search=~'1'}", "a{search='5-1'}", "a{search='$(id)'}", "x" * 5000, 'a{b="c"}[5m]', "a\x00"],
+)  # fmt: skip
+def test_refuses(text: str) -> None:
+    with pytest.raises(PromError):
+        parse_selector(text)
+
+
+def test_no_regular_expression_from_a_request_is_run() -> None:
+    with pytest.raises(PromError, match="alternatives of plain texts"):
+        Matcher("hostname", "=~", "(a+)+$").matches("a" * 50)
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        selector = parse_selector(text)
+        series_of(selector, "c", ALL)
+    except PromError as error:
+        assert str(error)
+
+
+@given(st.text(st.characters(codec="ascii", exclude_characters="\n\r\t"), max_size=30))
+def test_quoting_brings_any_search_through(text: str) -> None:
+    quoted = text.replace("\\", "\\\\").replace("'", "\\'")
+    try:
+        selector = parse_selector(f"clio_node_search{{search='{quoted}'}}")
+    except PromError as error:
+        assert str(error).startswith("search:")  # read whole; refused as a search only
+    else:
+        assert selector.search == text
+
+
+def data(api: Api, path: str, **query: Any) -> Any:
+    answer = api.get(path, query_string=query)
+    assert answer.status_code == 200, answer.text
+    assert answer.json["status"] == "success"
+    return answer.json["data"]
+
+
+def test_a_variable_by_series(api: Api) -> None:
+    found = data(api, "/api/v1/series", **{"match[]": "clio_node_search{search='1-2'}"})
+    assert [labels["node_id"] for labels in found] == ["1", "2"]
+    posted = api.post("/api/v1/series", data={"match[]": "clio_node_search{search='1-2'}"})
+    assert posted.json["data"] == found
+
+
+def test_a_variable_by_label_values(api: Api) -> None:
+    path = "/api/v1/label/{}/values"
+    match = {"match[]": "clio_node_search{search='1,3'}"}
+    assert data(api, path.format("node_id"), **match) == ["1", "3"]
+    assert data(api, path.format("node_id_regex"), **match) == ["1|3"]
+    everything = {"match[]": "clio_node_search{search=''}"}
+    assert data(api, path.format("node_id"), **everything) == [str(i) for i in range(NODES)]
+    assert data(api, path.format("node_id_regex"), **everything) == [".*"]
+    nothing = {"match[]": "clio_node_search{search='nowhere'}"}
+    assert data(api, path.format("node_id"), **nothing) == []
+    assert data(api, path.format("node_id_regex"), **nothing) == ["^$"]
+
+
+def test_instant_queries(api: Api) -> None:
+    found = data(api, "/api/v1/query", query='clio_node_search{search="2"}', time="5")
+    assert found["resultType"] == "vector"
+    assert [(row["metric"]["node_id"], row["value"]) for row in found["result"]] == [("2", [5.0, "1"])]
+    assert data(api, "/api/v1/query", query="1+1")["result"][1] == "2"
+
+
+def test_a_bad_search_is_bad_data(api: Api) -> None:
+    answer = api.get("/api/v1/series", query_string={"match[]": "clio_node_search{search='a b'}"})
+    assert answer.status_code == 400
+    assert answer.json["errorType"] == "bad_data"
+    assert "1-20" in answer.json["error"]
