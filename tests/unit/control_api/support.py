@@ -19,7 +19,7 @@ NODES = 5
 CONFIG = """\
 networking: {port: 9413, password: hunter2}
 compose:
-  - {mod_name: clio_bdev, pool_name: "ram::x", pool_id: "301.0", pool_query: local, bdev_type: ram, capacity: 1GB}
+  - {mod_name: clio_bdev, pool_name: "ram::x", pool_id: "301.0", pool_query: local, bdev_type: ram}
   - {mod_name: clio_cte_core, pool_name: cte, pool_id: "512.0", pool_query: local}
 """
 TOKENS = {"anna": (Role.OPERATOR, new_token()), "vera": (Role.VIEWER, new_token())}

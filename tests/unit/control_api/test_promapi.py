@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from control_api.promapi import Matcher, PromError, parse_selector, series_of
 from tests.unit.control_api.support import NODES, Api
 
-ALL = [
-    {"node_id": i, "hostname": f"node{i}", "ip_address": f"10.0.0.{i}", "alive": i != 2} for i in range(6)
-]
+ALL = [{"node_id": i, "hostname": f"node{i}", "ip_address": f"10.0.0.{i}", "alive": i != 2} for i in range(6)]
 
 
 def ids(text: str) -> list[str]:

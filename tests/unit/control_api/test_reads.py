@@ -129,9 +129,10 @@ def test_a_node_that_comes_back_is_seen(api: Api, simulator: SimulatorProcess) -
     wait_for(False)
     simulator.clear(3)
     wait_for(True)
-    simulator.restart_node(3)  # its ring begins anew, behind our cursor
-    wait_for(True)
-    assert api.get("/api/topology?search=3").json["nodes"][0]["cpu_usage_pct"] is not None
+    simulator.restart_node(3)  # its ring begins anew, behind our cursor, with its first sample in a second
+    deadline = time.monotonic() + 15
+    while api.get("/api/topology?search=3").json["nodes"][0]["cpu_usage_pct"] is None:
+        assert time.monotonic() < deadline
 
 
 def test_nobody_answers(api: Api, simulator: SimulatorProcess) -> None:

@@ -10,7 +10,9 @@ from control_api.search import MAX_LENGTH, MAX_PARTS, SearchError, parse_search
 
 IDS = st.integers(0, 10**9 - 1)
 SMALL = st.integers(0, 400)
-RANGES = st.lists(st.tuples(SMALL, SMALL).map(lambda pair: tuple(sorted(pair))), min_size=1, max_size=MAX_PARTS)
+RANGES = st.lists(
+    st.tuples(SMALL, SMALL).map(lambda pair: tuple(sorted(pair))), min_size=1, max_size=MAX_PARTS
+)
 
 
 @pytest.mark.parametrize(

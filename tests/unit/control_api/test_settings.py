@@ -1,0 +1,105 @@
+"""Settings from file, environment and flags, and their errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from control_api.settings import Settings, SshSettings, load
+from exporter.config.errors import ConfigError
+
+
+def read(tmp_path: Path, text: str = "", env: dict[str, str] | None = None, **flags: object) -> Settings:
+    path = tmp_path / "control.yaml"
+    path.write_text(text)
+    return load(path, flags, env or {}, tmp_path)
+
+
+def test_defaults(tmp_path: Path) -> None:
+    settings = load(None, {}, {}, tmp_path)
+    assert (settings.host, settings.port, settings.debug) == ("127.0.0.1", 5000, False)
+    assert settings.reply_port == 9788
+    assert settings.state_dir == tmp_path / ".local/state/clio-control-api"
+    ssh = settings.ssh_of("").ssh
+    assert ssh.known_hosts_file == settings.state_dir / "known_hosts"
+    assert ssh.host_keys == "accept-new"
+    assert ssh.connect_timeout == 5
+    assert ssh.config_file == tmp_path / ".ssh/config"
+
+
+def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
+    text = "host: 10.0.0.1\nport: 1\nstate_dir: s\n"
+    env = {"CLIO_CONTROL_API_PORT": "2", "CLIO_CONTROL_API_HOST": "10.0.0.2"}
+    settings = read(tmp_path, text, env, host="10.0.0.3")
+    assert (settings.host, settings.port) == ("10.0.0.3", 2)
+    assert settings.state_dir == tmp_path / "s"
+
+
+def test_ssh_by_cluster_and_node(tmp_path: Path) -> None:
+    (tmp_path / "exporter.yaml").write_text("clusters: [{name: a, nodes: [n1, n2]}, {name: b, nodes: [n3]}]")
+    settings = read(
+        tmp_path,
+        """
+exporter_config: exporter.yaml
+ssh: {user: clio, port: 2222, environment: {A: "1"}, key_file: id, command_timeout: 2m}
+clusters:
+  a:
+    ssh: {host_keys: strict, environment: {B: "{node_id}"}}
+    nodes:
+      n1: {user: root}
+      "1": {host: 10.1.1.1, commands: {shutdown: [/opt/stop, "{hostname}"]}}
+""",
+    )
+    common = settings.ssh_of("b").for_node(0, "n3", 9413)
+    assert (common.user, common.port, common.environment) == ("clio", 2222, {"A": "1"})
+    assert common.key_file == tmp_path / "id"
+    assert common.command_timeout == 120
+    first = settings.ssh_of("a").for_node(0, "n1", 9413)
+    assert (first.user, first.host_keys, first.environment) == (
+        "root",
+        "strict",
+        {"A": "1", "B": "{node_id}"},
+    )
+    second = settings.ssh_of("a").for_node(1, "n2", 9413)
+    assert (second.host, second.user) == ("10.1.1.1", "clio")
+    assert second.commands == {"shutdown": ("/opt/stop", "{hostname}")}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("hots: x", "unknown key"),
+        ("port: 99999", "not a port"),
+        ("port: x", "not a port"),
+        ("ssh: {host_keys: maybe}", "not one of"),
+        ("ssh: {user: 'a b'}", "user name"),
+        ("ssh: {user: '-x'}", "user name"),
+        ("ssh: {host: 'a;b'}", "host name"),
+        ("ssh: {environment: {'A B': x}}", "environment variable"),
+        ("ssh: {environment: {A: '{nodeid}'}}", "placeholder"),
+        ('ssh: {environment: {A: "a\\nb"}}', "control character"),
+        ("ssh: {commands: {restart: []}}", "is empty"),
+        ("ssh: {commands: {reboot: [x]}}", "unknown key"),
+        ("ssh: {connect_timeout: 1d}", "duration"),
+        ("clusters: {x: {}}", "is no cluster"),
+        ("allowed_origins: ['https://a/b']", "not an origin"),
+        ("allowed_origins: ['*']", "not an origin"),
+        ("dashboard_url: 'javascript:alert(1)'", "not a URL"),
+        ("limits: {reads_per_second: 0}", "whole number"),
+        ("nodes: {n1: {ports: 2}}", "unknown key"),
+        ("tokens_file: missing", None),
+    ],
+)
+def test_errors_name_the_place(tmp_path: Path, text: str, problem: str | None) -> None:
+    if problem is None:
+        assert read(tmp_path, text).tokens_file == tmp_path / "missing"
+        return
+    with pytest.raises(ConfigError, match=problem) as caught:
+        read(tmp_path, text)
+    assert "control.yaml" in str(caught.value)
+    assert caught.value.remedy
+
+
+def test_a_node_without_settings_has_the_common_ones(tmp_path: Path) -> None:
+    assert read(tmp_path, "").ssh_of("nowhere").ssh.user is SshSettings().user
