@@ -148,6 +148,7 @@ case $action in
     log)
         [ -r "$log" ] || fail 1 "there is no log file $log"
         tail -c 8192 "$log"
+        exit
         ;;
     *) fail 2 "unknown action" ;;
 esac

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,3 +75,23 @@ def control_api(
     given = {"config": str(home / "control.yaml"), "port": "0", **(flags or {})}
     with application(settings_from(given, {}, home), {}, home) as built:
         yield Api(built, home, built.app.test_client())
+
+
+def run_script(script: str, directory: Path, timeout: float = 30.0) -> subprocess.CompletedProcess[bytes]:
+    """Run a node's script as SSH does: read from standard input, which stays open until the shell ends."""
+    with subprocess.Popen(
+        ["/bin/sh", "-s"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=directory, env={"PATH": "/usr/bin:/bin", "HOME": str(directory)},
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        process.stdin.write(script.encode())
+        process.stdin.flush()
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        assert process.stdout is not None
+        assert process.stderr is not None
+        done = process.stdout.read(), process.stderr.read()
+    return subprocess.CompletedProcess(["/bin/sh"], process.returncode, *done)

@@ -59,8 +59,8 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     try:
         selector = parse_selector(text)
         series_of(selector, "c", ALL)
-    except PromError as error:
-        assert str(error)
+    except PromError:
+        return
 
 
 @given(st.text(st.characters(codec="ascii", exclude_characters="\n\r\t"), max_size=30))
@@ -69,9 +69,11 @@ def test_quoting_brings_any_search_through(text: str) -> None:
     try:
         selector = parse_selector(f"clio_node_search{{search='{quoted}'}}")
     except PromError as error:
-        assert str(error).startswith("search:")  # read whole; refused as a search only
+        refused = str(error)
     else:
+        refused = ""
         assert selector.search == text
+    assert not refused or refused.startswith("search:")  # read whole; refused as a search only
 
 
 def data(api: Api, path: str, **query: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import re
@@ -70,26 +71,24 @@ def test_a_slow_body_is_cut() -> None:
         start_response("200 OK", [("Content-Length", "0")])
         return []
 
-    limits = ServerLimits(header_timeout=1.0, io_timeout=5.0)
+    limits = ServerLimits(header_timeout=3.0, io_timeout=30.0)
     server = WebServer(app, WebOptions(listen_addresses=("127.0.0.1:0",)), limits=limits)
     server.start()
     try:
         head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
-        with socket.create_connection(server.addresses[0], 10) as client:
+        with socket.create_connection(server.addresses[0], 25) as client:
             client.sendall(head + b"ab")
             client.sendall(b"cd")
             assert client.recv(100).startswith(b"HTTP/1.1 200")
         assert bodies == [b"abcd"]
-        with socket.create_connection(server.addresses[0], 10) as client:
+        with socket.create_connection(server.addresses[0], 25) as client:
             client.sendall(head + b"a")
             started = time.monotonic()
             ended = b""
-            try:
+            with contextlib.suppress(ConnectionResetError):
                 ended = client.recv(100)
-            except ConnectionResetError:
-                pass
             assert b"200" not in ended
-            assert time.monotonic() - started < 4
+            assert time.monotonic() - started < 15
         assert bodies == [b"abcd"]
     finally:
         server.stop()
