@@ -2,6 +2,7 @@
 # control_api.remote, set (all values quoted for the shell, none from a request):
 #   action       shutdown, restart or log
 #   program      the runtime's command, empty to look for it
+#   stop_limit   seconds that stopping may take before a restart ends the process itself
 #   client_port  TCP port of the runtime's client socket
 #   log          file for the output of a restarted runtime, empty for the default
 #   log_name     name of the default log file
@@ -58,9 +59,9 @@ supervised() {
     exit "$status"
 }
 
-# What the detached shell runs: $1 port, $2 program, $3 prefix (may be empty), $4 start word.
+# What the detached shell runs: $1 port, $2 program, $3 prefix (may be empty), $4 start word, $5 stop_limit.
 sequence=$(cat <<'SEQUENCE'
-port=$1 program=$2 prefix=$3 start=$4
+port=$1 program=$2 prefix=$3 start=$4 limit=$5
 say() { printf '%s control API: %s\n' "$(date '+%Y-%m-%dT%H:%M:%S%z')" "$*"; }
 
 # Process ids of this user's processes that listen on the port.
@@ -106,7 +107,7 @@ end_leftovers() {
 
 say "stop"
 # shellcheck disable=SC2086 # the prefix is one word or none
-timeout -k 2 40 "$program" $prefix stop </dev/null
+timeout -k 2 "$limit" "$program" $prefix stop </dev/null
 say "stop ended with exit code $?"
 end_leftovers
 say "$program ${prefix:+$prefix }$start"
@@ -139,7 +140,7 @@ case $action in
         else
             find_program
             find_words
-            setsid /bin/sh -c "$sequence" clio-control-api "$client_port" "$program" "$prefix" "$start" \
+            setsid /bin/sh -c "$sequence" clio-control-api "$client_port" "$program" "$prefix" "$start" "$stop_limit" \
                 </dev/null >>"$log" 2>&1 &
         fi
         printf 'restart started (process %s), output in %s\n' "$!" "$log"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -42,7 +43,8 @@ def bin_dir(place: Path) -> Path:
         "fine": "echo stopped; echo careful >&2",
         "abort": "echo almost; kill -ABRT $$",
         "fails": "echo 'pool 7 is busy' >&2; exit 9",
-        "loud": "head -c 10000000 /dev/zero | tr '\\0' x; echo end; head -c 1000000 /dev/zero | tr '\\0' y >&2",
+        "loud": "head -c 10000000 /dev/zero | tr '\\0' x; echo end; "
+        "head -c 1000000 /dev/zero | tr '\\0' y >&2",
         "slow": "sleep 300",
     }.items():
         directory = place / "bin" / name
@@ -317,9 +319,10 @@ def test_one_action_a_node(setup: Setup) -> None:
         while not ended:
             assert time.monotonic() < deadline
             for process in psutil.Process().children(recursive=True):
-                if process.cmdline()[-1:] == ["300"]:
-                    process.kill()
-                    ended = True
+                with contextlib.suppress(psutil.Error):
+                    if process.cmdline()[-1:] == ["300"]:
+                        process.kill()
+                        ended = True
         thread.join(30)
         assert first
         events = [(line["event"], line.get("outcome")) for line in api.audit()]
