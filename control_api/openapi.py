@@ -192,7 +192,10 @@ def document() -> _Schema:
             {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}},
             _MATCH,
         ),
-        "/api/v1/query": (_parameter("query", _TEXT, "selector"), _parameter("time", _TEXT, "Unix time")),
+        "/api/v1/query": (
+            _parameter("query", _TEXT, "selector, such as clio_node_search{search='1-20'}"),
+            _parameter("time", _TEXT, "Unix time"),
+        ),
     }.items():
         paths[path] = {
             "get": {

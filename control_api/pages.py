@@ -5,10 +5,12 @@ Plain HTML without scripts. A form is accepted only with the secret that its own
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import re
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -24,10 +26,12 @@ from control_api.settings import ACTIONS
 from control_api.ssh import SshError, destination
 from control_api.tokens import Role, digest_of
 from exporter.membership import Member
+from exporter.runtime.errors import RuntimeClientError
 
 PAGE_WAIT_S: Final = 90.0
 """How long the page waits for a restarted runtime; modules can take a minute while a peer is down."""
 
+_GENERATION_S: Final = 0.5
 _NEXT = re.compile(r"/nodes/[0-9]{1,9}/(?:restart|shutdown)(?:\?[A-Za-z0-9_.~%&=+-]{0,1024})?", re.ASCII)
 _STYLE: Final = (Path(__file__).parent / "pages.css").read_bytes()
 _LOGIN_LIFETIME: Final = timedelta(hours=8)
@@ -106,6 +110,10 @@ class _Pages:
     def confirm(self, node_id: str, action: str) -> str:
         member = self._member(node_id)
         plan = self._plan(member)
+        with contextlib.suppress(RuntimeClientError):
+            # Which runtime answers tells which words its command has.
+            generation = self._services.reader.session(member.address, _GENERATION_S).generation
+            plan = replace(plan, generation=generation)
         return render_template(
             "confirm.html",
             busy=self._services.runner.busy_with(plan),
@@ -227,7 +235,11 @@ def log_in_redirect() -> Any:
 def error_page(status: int, message: str) -> Response:
     """An error for people."""
     back = current_app.extensions["dashboard_url"]
-    page = render_template("error.html", status=status, message=message, back=back)
+    identity: Identity | None = g.get("identity")
+    page = render_template(
+        "error.html", status=status, message=message, back=back, identity=identity,
+        tokens=identity is not None and SESSION_DIGEST in session, csrf=csrf_token() if identity else "",
+    )  # fmt: skip
     return Response(page, status=status, content_type="text/html; charset=utf-8")
 
 
