@@ -17,7 +17,14 @@ from exporter.demo.cluster import LocalCluster
 from exporter.demo.errors import DemoError
 from exporter.demo.install import RuntimeInstall
 from exporter.demo.runtime_config import Capacities
-from exporter.demo.stack import ClusterComponent, Component, ExporterComponent, Stack, split_address
+from exporter.demo.stack import (
+    ClusterComponent,
+    Component,
+    ExporterComponent,
+    Stack,
+    plugged_components,
+    split_address,
+)
 from exporter.demo.state import ProcessRecord, State
 from exporter.demo.traffic import Traffic
 
@@ -68,6 +75,7 @@ def run(options: Options, stop: threading.Event) -> None:
         components: list[Component] = [
             ClusterComponent(cluster),
             ExporterComponent(cluster, state, host, port, stop),
+            *(make(cluster, state, stop) for make in plugged_components()),
         ]
         if options.traffic:
             components.append(Traffic(cluster, state))

@@ -12,9 +12,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import yaml
 
@@ -44,6 +45,24 @@ class Component(Protocol):
 
     def health(self) -> str | None:
         """Return what is wrong now, None when nothing is."""
+
+
+PLUG: Final = "clio_exporter.demo_components"
+"""Entry point group of parts that other packages add; each is called as `MakeComponent`."""
+
+MakeComponent = Callable[[LocalCluster, State, threading.Event], Component]
+"""Makes a part for this cluster; what it starts goes into the state, and the event interrupts its start."""
+
+
+def plugged_components() -> list[MakeComponent]:
+    """Return what installed packages add to the demo, by name; raises DemoError for one that is broken."""
+    found = []
+    for entry in sorted(entry_points(group=PLUG), key=lambda entry: entry.name):
+        try:
+            found.append(entry.load())
+        except (ImportError, AttributeError) as error:
+            raise DemoError(f"the demo's part {entry.name} cannot be loaded: {error}") from None
+    return found
 
 
 class Stack:
