@@ -203,6 +203,10 @@ def started_elsewhere(config: Path, own: int | None) -> list[int]:
             arguments = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:  # ended meanwhile, or another user's
             continue
-        if wanted in environment and b"start" in arguments and int(entry.name) != own:
+        if (
+            wanted in environment
+            and (b"start" in arguments or b"restart" in arguments)
+            and int(entry.name) != own
+        ):
             found.append(int(entry.name))
     return found

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 from flask import Flask, Response, current_app, g, redirect, render_template, request, session
 
@@ -184,8 +184,12 @@ class _Pages:
         wanted = request.values.get("back", "")
         if home is None or not wanted:
             return home
-        a, b = urlsplit(home), urlsplit(wanted)
-        return wanted if (a.scheme, a.netloc) == (b.scheme, b.netloc) and len(wanted) < 2048 else home
+        try:
+            found = urljoin(home, wanted)
+            same = urlsplit(found)[:2] == urlsplit(home)[:2]
+        except ValueError:
+            return home
+        return found if same and len(found) < 2048 and found.isprintable() else home
 
     def _url(self, member: Member, action: str, action_id: str | None = None) -> str:
         query = {}

@@ -344,3 +344,25 @@ def test_nothing_is_done_without_an_audit_log(
         assert answer.status_code == 503
         assert "audit log" in answer.json["error"]
         assert api.post("/api/topology/node/0/shutdown").status_code == 503  # and the node is not left busy
+
+
+@pytest.mark.parametrize(
+    ("back", "found"),
+    [
+        ("", "https://g.example/d/home"),
+        ("/d/nodes?var-node=1", "https://g.example/d/nodes?var-node=1"),
+        ("https://g.example/d/x", "https://g.example/d/x"),
+        ("https://g.example:444/d/x", "https://g.example/d/home"),
+        ("http://g.example/d/x", "https://g.example/d/home"),
+        ("https://g.example@evil.example/", "https://g.example/d/home"),
+        ("//evil.example/x", "https://g.example/d/home"),
+        ("javascript:alert(1)", "https://g.example/d/home"),
+        ("https://[", "https://g.example/d/home"),
+    ],
+)
+def test_the_way_back_leads_to_the_dashboard_only(
+    tmp_path: Path, simulator: SimulatorProcess, hosts: str, back: str, found: str
+) -> None:
+    with control_api(tmp_path, hosts, dashboard_url="https://g.example/d/home") as api:
+        page = api.get("/nodes/0/restart", query_string={"back": back}).text
+    assert f'class="button" href="{found}"' in page
