@@ -80,6 +80,7 @@ class Guard:
         self._reads = RateLimiter(limits.reads_per_second, 2 * limits.reads_per_second)
         self._actions = RateLimiter(limits.actions_per_minute / 60, limits.actions_per_minute)
         self._failures = RateLimiter(limits.failed_logins_per_minute / 60, limits.failed_logins_per_minute)
+        self._refusals = RateLimiter(1.0, 120)
         self._routes: dict[str, Access] = {}
 
     def register(self, endpoint: str, access: Access) -> None:
@@ -108,7 +109,8 @@ class Guard:
         try:
             return self._check_route(access)
         except ApiError as error:
-            if access.action:
+            # Who floods us with refused requests must not fill the disk with them.
+            if access.action and not self._refusals.take(request.remote_addr or ""):
                 self._refused(error)
             raise
 

@@ -17,7 +17,7 @@ from exporter.runtime.client import RuntimeClient
 from exporter.runtime.errors import HungError, MalformedAnswerError, RuntimeClientError
 from exporter.runtime.transport import NodeAddress, NodeSession, Transport
 
-READ_TIMEOUT_S: Final = 1.5
+READ_TIMEOUT_S: Final = 1.2
 """What a node has to answer one question; with all overheads a read stays under 2 s."""
 
 PATIENCE_S: Final = 0.3

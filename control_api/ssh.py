@@ -11,6 +11,7 @@ import contextlib
 import getpass
 import hashlib
 import os
+import queue
 import select
 import socket
 import threading
@@ -367,24 +368,50 @@ def _open(
 
 
 def _dial(where: Destination, deadline: float, timeout: float) -> socket.socket:
-    try:
-        return socket.create_connection(
-            (where.host, where.port), timeout=max(0.1, deadline - time.monotonic())
-        )
-    except socket.gaierror as error:
-        raise UnresolvableError(
-            f"the host name {where.host} cannot be resolved: {error.strerror}; correct it or set ssh host"
-        ) from None
-    except ConnectionRefusedError:
+    """A TCP connection to the first address that takes one before the deadline."""
+    failure: OSError | None = None
+    for family, kind, protocol, _name, address in _resolve(where, deadline):
+        sock = socket.socket(family, kind, protocol)
+        sock.settimeout(max(0.1, deadline - time.monotonic()))
+        try:
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            failure = error
+        else:
+            return sock
+    if isinstance(failure, ConnectionRefusedError):
         raise RefusedError(f"{where.host} port {where.port} refuses: is sshd running there?") from None
-    except TimeoutError:
+    if failure is None or isinstance(failure, TimeoutError):
         raise ConnectTimeoutError(
             f"{where.host} port {where.port} did not answer within {timeout:g} s: is it up and reachable?"
         ) from None
-    except OSError as error:
-        raise ConnectTimeoutError(
-            f"{where.host} port {where.port} cannot be reached: {error.strerror or error}"
-        ) from None
+    raise ConnectTimeoutError(
+        f"{where.host} port {where.port} cannot be reached: {failure.strerror or failure}"
+    ) from None
+
+
+def _resolve(where: Destination, deadline: float) -> list[Any]:
+    """Addresses of the host. The name service has no deadline of its own, so a thread waits for it."""
+    found: queue.SimpleQueue[list[Any] | OSError] = queue.SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            found.put(list(socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)))
+        except (OSError, UnicodeError) as error:
+            found.put(error if isinstance(error, OSError) else OSError(str(error)))
+
+    threading.Thread(target=look_up, name="resolve", daemon=True).start()
+    try:
+        answer = found.get(timeout=max(0.1, deadline - time.monotonic()))
+    except queue.Empty:
+        raise UnresolvableError(f"the name service did not answer in time for {where.host}") from None
+    if isinstance(answer, OSError):
+        raise UnresolvableError(
+            f"the host name {where.host} cannot be resolved: {answer.strerror or answer}; correct it or set "
+            "ssh host"
+        )
+    return answer
 
 
 def _through(

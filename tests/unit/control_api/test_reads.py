@@ -103,7 +103,7 @@ def test_one_bad_node_costs_the_others_nothing(api: Api, simulator: SimulatorPro
     for path in READ_PATHS * 2:
         started = time.monotonic()
         answer = api.get(path)
-        assert time.monotonic() - started < 2, path
+        assert time.monotonic() - started < 3, path
         assert answer.status_code == (503 if "/node/2/" in path else 200), (path, answer.text)
         if "/node/2/" in path:
             assert answer.json["error"]
