@@ -16,7 +16,7 @@ from control_api.audit import AuditLog
 from control_api.errors import ApiError, Conflict, Unavailable
 from control_api.metrics import Metrics
 from control_api.reader import NodeReader
-from control_api.remote import HUNG_STOP_LIMIT_S, STOP_LIMIT_S, NodePlan, printable
+from control_api.remote import NodePlan, printable
 from control_api.ssh import ConnectTimeoutError, KnownHosts, SshError, connection
 from exporter.config.errors import ConfigError
 from exporter.logs import get_logger
@@ -216,13 +216,12 @@ class ActionRunner:
 
     def _outcome(self, action: Action) -> Outcome:
         plan = action.plan
-        before = self._identity(plan) if action.action == "restart" else None
-        limit = HUNG_STOP_LIMIT_S if before is None else STOP_LIMIT_S
+        before = self._identity(plan) if action.wait else None
         try:
             with connection(plan.host, plan.ssh, self._known_hosts(plan)) as ssh:
                 action.stage = "running the command"
                 result = ssh.run(
-                    plan.command(action.action), plan.script(action.action, limit), plan.ssh.command_timeout
+                    plan.command(action.action), plan.script(action.action), plan.ssh.command_timeout
                 )
         except ConfigError as error:
             return Outcome("failure", -1, error=str(error), reason="configuration")

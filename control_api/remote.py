@@ -16,8 +16,8 @@ from exporter.runtime.codec import Generation
 SCRIPT: Final = (Path(__file__).parent / "node_action.sh").read_text(encoding="utf-8")
 
 STOP_LIMIT_S: Final = 40
-HUNG_STOP_LIMIT_S: Final = 10
-"""For a runtime that does not answer: `stop` of 2.3 takes 5 s when there is none and 30 s when it hangs."""
+"""How long a restart lets the runtime's own `stop` take: 2.3.2 takes 30 s to end one that hangs, and then
+removes what it left in shared memory. Cut short, the next stop of that node took 30 s."""
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -49,8 +49,8 @@ class NodePlan:
         """The command line SSH executes; its words serve forced commands and process lists."""
         return f"exec /bin/sh -s clio-control-api {action} {self.member.node_id}"
 
-    def script(self, action: str, stop_limit: int = STOP_LIMIT_S) -> str:
-        """What the shell reads; `stop_limit` is how long a restart lets the runtime take to stop.
+    def script(self, action: str) -> str:
+        """What the shell reads.
 
         Raises:
             ConfigError: the node's hostname is none (it may come from a runtime).
@@ -60,7 +60,7 @@ class NodePlan:
             *(f"export {name}={self._quoted(value)}" for name, value in self.ssh.environment.items()),
             f"action={shlex.quote(action)}",
             f"program={self._quoted(self.ssh.program or '')}",
-            f"stop_limit={stop_limit:d}",
+            f"stop_limit={STOP_LIMIT_S}",
             f"client_port={self.member.address.client_port}",
             f"log={self._quoted(self.ssh.log_file or '')}",
             f"log_name={shlex.quote(f'restart-node{self.member.node_id}.log')}",

@@ -100,7 +100,7 @@ def test_pools_and_configuration(api: Api) -> None:
 @pytest.mark.parametrize("fault", ["refused", "hang", "silent", "garbage", "non-zmq", "truncated:40"])
 def test_one_bad_node_costs_the_others_nothing(api: Api, simulator: SimulatorProcess, fault: str) -> None:
     simulator.set_fault(2, fault)
-    for path in READ_PATHS * 2:
+    for path in READ_PATHS:
         started = time.monotonic()
         answer = api.get(path)
         assert time.monotonic() - started < 3, path
