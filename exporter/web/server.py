@@ -179,22 +179,26 @@ class _Request(HTTPRequest):  # type: ignore[misc,unused-ignore]
 
     def respond(self) -> None:
         """Answer; the scrape bounds itself, so no deadline runs until the answer begins."""
-        self._take_body()
+        if not self._take_body():
+            self.close_connection = True
+            return
         self.server.watchdog.set(self.conn, None)
         super().respond()
 
-    def _take_body(self) -> None:
-        """Read a body of permitted length while the deadline of the head still runs.
+    def _take_body(self) -> bool:
+        """Read a body of permitted length while the deadline of the head still runs; False if it did not come.
 
         The application reads without one: a client that sends a byte now and then would hold its thread.
         """
         length = int(self.inheaders.get(b"Content-Length", 0))
         if self.chunked_read or not 0 < length <= self.server.max_request_body_size:
-            return
+            return True
         body = self.conn.rfile.read(length)
-        if len(body) == length:
-            # Nothing else is read from this connection, which closes after a request with a body.
-            self.conn.rfile = io.BytesIO(body)
+        if len(body) < length:
+            return False
+        # Nothing else is read from this connection, which closes after a request with a body.
+        self.conn.rfile = io.BytesIO(body)
+        return True
 
     def send_headers(self) -> None:
         """Begin the answer: from here the client must take it in time."""
