@@ -186,7 +186,7 @@ class _Request(HTTPRequest):  # type: ignore[misc,unused-ignore]
         super().respond()
 
     def _take_body(self) -> bool:
-        """Read a body of permitted length while the deadline of the head still runs; False if it did not come.
+        """Read a body of permitted length while the deadline of the head runs; False if it did not come.
 
         The application reads without one: a client that sends a byte now and then would hold its thread.
         """
