@@ -19,6 +19,7 @@ from typing import Any
 
 import promql_parser as promql
 
+from control_api.metrics import Metrics as ControlMetrics
 from exporter.collectors.reference import all_families
 from exporter.exposition import Kind, Scope
 from exporter.telemetry import process_families
@@ -65,11 +66,12 @@ def _others() -> Iterator[Metric]:
         yield Metric(f"{name}_total" if counter else name, counter, TARGET_LABELS)
     for name in ("up", "scrape_duration_seconds", "scrape_timeout_seconds", "scrape_samples_scraped"):
         yield Metric(name, False, TARGET_LABELS)
-    yield Metric("clio_control_actions_total", True, TARGET_LABELS | {"action", "outcome"})
-    yield Metric("clio_control_api_build_info", False, TARGET_LABELS | {"version"})
-    for suffix in ("count", "sum", "bucket"):
-        own = {"action", "le"} if suffix == "bucket" else {"action"}
-        yield Metric(f"clio_control_action_duration_seconds_{suffix}", True, TARGET_LABELS | own)
+    for family in ControlMetrics().registry.collect():
+        for sample in family.samples:
+            counter = family.type == "counter" or (
+                family.type == "histogram" and "_created" not in sample.name
+            )
+            yield Metric(sample.name, counter, TARGET_LABELS | sample.labels.keys())
 
 
 def scraped_metrics() -> dict[str, Metric]:
