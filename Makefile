@@ -12,7 +12,7 @@ SOAK_SECONDS ?= 600
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.clio-exporter-installed
 
-.PHONY: help setup system-packages demo test test-fast lint format docs soak bench clean distclean
+.PHONY: help setup system-packages demo test test-fast lint format docs dashboards soak bench clean distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +49,9 @@ docs: setup ## Generate docs/metrics.md from the collectors
 	@$(BIN)/python -m exporter.collectors.reference > docs/metrics.md.new
 	@mv docs/metrics.md.new docs/metrics.md
 
+dashboards: setup ## Generate grafana/dashboards/*.json
+	@$(BIN)/python -m grafana.generator
+
 soak: setup ## Scrape a real runtime at 1 Hz for SOAK_SECONDS (600) and check what it leaves behind
 	CLIO_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak --timeout=0 $(PYTEST_ARGS)
 
@@ -57,7 +60,7 @@ bench: setup ## Measure the exporter against simulated clusters
 
 clean: ## Remove build results and caches
 	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find exporter tests -type d -name __pycache__ -prune -exec rm -rf {} +
+	find exporter grafana tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## Remove .venv and cached test environments too
 	rm -rf $(VENV) .cache

@@ -151,7 +151,7 @@ def test_every_direct_dependency_is_pinned() -> None:
 def test_pins_satisfy_pyproject() -> None:
     """Lower bounds and exact versions; pyproject.toml uses no other specifiers."""
     for name, requirement in direct_dependencies().items():
-        specifier = re.match(r"[A-Za-z0-9._-]+\s*(?:(==|>=)\s*([0-9.]+))?\s*(?:;.*)?$", requirement)
+        specifier = re.match(r"[A-Za-z0-9._-]+\s*(?:(==|>=)\s*([0-9.!]+))?\s*(?:;.*)?$", requirement)
         assert specifier, f"pyproject.toml: a specifier this test does not understand: {requirement!r}"
         operator, wanted = specifier.groups()
         pinned = tuple(int(part) for part in re.findall(r"\d+", pins()[name]))

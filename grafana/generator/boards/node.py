@@ -1,0 +1,387 @@
+"""Node: everything about one node."""
+
+from __future__ import annotations
+
+from grafana.generator import links, thresholds, variables
+from grafana.generator.annotations import restarts
+from grafana.generator.board import Board
+from grafana.generator.panels import Column, Query, Section, Tile, lines, number, rows, states
+from grafana.generator.queries import BDEV_KEYS, NODE, address, per_node, rate, status_with_leader
+
+_NO_GPU = "No GPU reported"
+
+
+def board(control_api: str) -> Board:
+    """The dashboard."""
+    return Board(
+        uid="clio-node",
+        question="Everything about one node: is it well, what do its workers and devices do.",
+        variables=[variables.cluster(), variables.one_node(), variables.control_api(control_api)],
+        extra_links=[links.action_on_node("restart"), links.action_on_node("shutdown")],
+        annotations=[restarts(NODE)],
+        sections=[
+            Section("", _identity()),
+            Section("Workers", _workers()),
+            Section("Processor, memory and GPU", _system()),
+            Section("Block devices", _devices()),
+        ],
+    )
+
+
+def _identity() -> list[Tile]:
+    return [
+        number(
+            "Status",
+            "Up, degraded (up with a health score under 60), hung or down, and whether the node leads the "
+            "cluster. From clio_node_up, clio_node_down_info, clio_node_leader, node:clio_health:score.",
+            status_with_leader(NODE),
+            mapping=thresholds.NODE_STATUS,
+            width=4,
+        ),
+        number(
+            "Why down",
+            "Why the runtime does not answer: refused, hung, unreachable, connection_lost ... "
+            "(clio_node_down_info). Empty while it does.",
+            f"max by (cluster, node_id, hostname, reason) (clio_node_down_info{{{NODE}}})",
+            label="reason",
+            band=thresholds.ANY_IS_BAD,
+            width=3,
+            empty="Node is up",
+        ),
+        number(
+            "Host",
+            "Hostname of the node as the hostfile has it (clio_node_up).",
+            per_node("clio_node_up", NODE),
+            label="hostname",
+            width=4,
+        ),
+        number(
+            "IP address",
+            "The IP address that the runtime reports, or the address where it is asked (clio_node_info).",
+            address(NODE),
+            label="ip",
+            width=4,
+        ),
+        number(
+            "Up since",
+            "Time since the runtime was started (clio_node_start_time_seconds). Bad when it is short and "
+            "nobody restarted it.",
+            f"time() - {per_node('clio_node_start_time_seconds', NODE)}",
+            unit="dtdurations",
+            width=3,
+            decimals=0,
+            empty="Node is down",
+        ),
+        number(
+            "Sample age",
+            "Time since the runtime took its last system sample (clio_node_sample_timestamp_seconds); it takes "
+            "one a second. Over 2 minutes the node hangs, or clocks differ.",
+            f"time() - {per_node('clio_node_sample_timestamp_seconds', NODE)}",
+            unit="s",
+            band=thresholds.SAMPLE_AGE,
+            decimals=1,
+            width=3,
+            empty="Node is down",
+        ),
+        number(
+            "Round trip",
+            "Time the node took to answer everything the last scrape asked, or to fail "
+            "(clio_node_probe_duration_seconds). From 1 s it wants a look; at 3 s, unless configured, the exporter gives up.",
+            per_node("clio_node_probe_duration_seconds", NODE),
+            unit="s",
+            band=thresholds.ROUND_TRIP,
+            width=3,
+        ),
+    ]
+
+
+def _workers() -> list[Tile]:
+    worker = "cluster, node_id, hostname, worker_id"
+
+    def of_worker(metric: str) -> str:
+        return f"max by ({worker}) ({metric}{{{NODE}}})"
+
+    def over_time(title: str, text: str, expr: str, unit: str = "short", decimals: int | None = None) -> Tile:
+        return lines(
+            title,
+            text,
+            [Query(expr, "worker {{worker_id}}")],
+            unit=unit,
+            decimals=decimals,
+            width=12,
+            height=8,
+            empty="Node reports no workers",
+        )
+
+    return [
+        rows(
+            "Workers now",
+            "Each worker thread of the runtime (clio_worker_*). Bad: one that is stopped, or that has tasks "
+            "waiting and executes none. Load is the CPU time that its tasks in hand will need by the learned "
+            "cost models. The worker that answers the scrape always counts as executing.",
+            [
+                of_worker("clio_worker_running"),
+                of_worker("clio_worker_active"),
+                of_worker("clio_worker_queued_tasks"),
+                of_worker("clio_worker_blocked_tasks"),
+                of_worker("clio_worker_periodic_tasks"),
+                of_worker("clio_worker_retry_tasks"),
+                f"max by ({worker}) ({rate('clio_worker_tasks_processed_total')})",
+                of_worker("clio_worker_load"),
+                of_worker("clio_worker_suspend_period_seconds"),
+            ],
+            [
+                Column("worker_id", "Worker", width=75),
+                Column("A", "Runs", width=60, cell="colour", mapping=thresholds.YES_NO),
+                Column("B", "Executing", width=85, cell="colour", mapping=thresholds.YES_NO),
+                Column("C", "Queued", "short", 70, "colour", thresholds.QUEUED),
+                Column("D", "Blocked", "short", 70),
+                Column("E", "Periodic", "short", 70),
+                Column("F", "Retrying", "short", 75, "colour", thresholds.ANY_IS_WORTH_A_LOOK),
+                Column("G", "Tasks/s", "short", 90),
+                Column("H", "Load", "s", 80),
+                Column("I", "Idle sleep", "s", 85),
+                *(Column(name, name, hidden=True) for name in ("cluster", "node_id", "hostname")),
+            ],
+            sort="Worker",
+            descending=False,
+            width=14,
+            height=9,
+            empty="Node reports no workers",
+        ),
+        states(
+            "Who ran when",
+            "For every worker: executing when it was asked, idle, or with tasks waiting and not executing "
+            "(clio_worker_active, clio_worker_queued_tasks, clio_worker_running).",
+            [Query(worker_states(NODE, worker), "worker {{worker_id}}")],
+            thresholds.WORKER_STATE,
+            width=10,
+            height=9,
+            empty="Node reports no workers",
+        ),
+        over_time(
+            "Tasks queued",
+            "Tasks waiting in each worker's queue (clio_worker_queued_tasks). Bad when it grows.",
+            of_worker("clio_worker_queued_tasks"),
+            decimals=0,
+        ),
+        over_time(
+            "Tasks blocked",
+            "Tasks of each worker that wait for others (clio_worker_blocked_tasks). Bad when it stays up while "
+            "nothing is executed.",
+            of_worker("clio_worker_blocked_tasks"),
+            decimals=0,
+        ),
+        over_time(
+            "Tasks executed",
+            "Tasks each worker completes a second (clio_worker_tasks_processed_total).",
+            f"max by ({worker}) ({rate('clio_worker_tasks_processed_total')})",
+            "ops",
+        ),
+        over_time(
+            "Load",
+            "CPU seconds that the tasks in hand of each worker will need, by the learned cost models "
+            "(clio_worker_load). Bad when one worker has much more than the others.",
+            of_worker("clio_worker_load"),
+            "s",
+        ),
+    ]
+
+
+def worker_states(matchers: str, keys: str) -> str:
+    """0 idle, 1 executing, 2 tasks waiting and not executing, 3 stopped; one value a worker."""
+
+    def of(metric: str) -> str:
+        return f"max by ({keys}) ({metric}{{{matchers}}})"
+
+    stopped = f"3 * ({of('clio_worker_running')} == bool 0) > 0"
+    waiting = f"2 * ({of('clio_worker_active')} == bool 0 and {of('clio_worker_queued_tasks')} > 0)"
+    return f"({stopped}) or ({waiting}) or {of('clio_worker_active')}"
+
+
+def _system() -> list[Tile]:
+    total = per_node("clio_node_memory_total_bytes", NODE)
+    return [
+        lines(
+            "CPU",
+            "Processor use of the host in the last second, and the highest second of the peak window (60 s "
+            "unless configured), which a scrape alone would miss (clio_node_cpu_utilization_ratio, "
+            "clio_node_cpu_utilization_peak_ratio). A busy processor is not bad.",
+            [
+                Query(per_node("clio_node_cpu_utilization_ratio", NODE), "CPU", thresholds.CPU),
+                Query(
+                    per_node("clio_node_cpu_utilization_peak_ratio", NODE),
+                    "Peak",
+                    thresholds.CPU,
+                    dashed=True,
+                ),
+            ],
+            unit="percentunit",
+            high=1,
+            empty="Node is down",
+        ),
+        lines(
+            "Memory",
+            "Main memory of the host in use, the most of the peak window, and all there is "
+            "(clio_node_memory_available_bytes, clio_node_memory_available_low_bytes, "
+            "clio_node_memory_total_bytes).",
+            [
+                Query(
+                    f"{total} - {per_node('clio_node_memory_available_bytes', NODE)}",
+                    "Used",
+                    thresholds.MEMORY,
+                ),
+                Query(
+                    f"{total} - {per_node('clio_node_memory_available_low_bytes', NODE)}",
+                    "Peak",
+                    thresholds.MEMORY,
+                    dashed=True,
+                ),
+                Query(total, "Total", thresholds.IDLE),
+            ],
+            unit="bytes",
+            empty="Node is down",
+        ),
+        lines(
+            "GPU",
+            "Use of the node's GPUs, and the highest second of the peak window "
+            "(clio_node_gpu_utilization_ratio, clio_node_gpu_utilization_peak_ratio). Absent without GPU.",
+            [
+                Query(per_node("clio_node_gpu_utilization_ratio", NODE), "GPU", thresholds.CPU),
+                Query(
+                    per_node("clio_node_gpu_utilization_peak_ratio", NODE),
+                    "Peak",
+                    thresholds.CPU,
+                    dashed=True,
+                ),
+            ],
+            unit="percentunit",
+            high=1,
+            height=6,
+            empty=_NO_GPU,
+        ),
+        lines(
+            "GPU memory",
+            "High-bandwidth memory of the node's GPUs in use, the most of the peak window, and all there is "
+            "(clio_node_hbm_used_bytes, clio_node_hbm_used_peak_bytes, clio_node_hbm_total_bytes). Absent "
+            "without GPU.",
+            [
+                Query(per_node("clio_node_hbm_used_bytes", NODE), "Used", thresholds.MEMORY),
+                Query(
+                    per_node("clio_node_hbm_used_peak_bytes", NODE), "Peak", thresholds.MEMORY, dashed=True
+                ),
+                Query(per_node("clio_node_hbm_total_bytes", NODE), "Total", thresholds.IDLE),
+            ],
+            unit="bytes",
+            height=6,
+            empty=_NO_GPU,
+        ),
+    ]
+
+
+def _devices() -> list[Tile]:
+    def device(metric: str) -> str:
+        return f"max by ({BDEV_KEYS}) ({metric}{{{NODE}}})"
+
+    def device_rate(metric: str) -> str:
+        return f"max by ({BDEV_KEYS}) ({rate(metric)})"
+
+    none = "Node reports no block device"
+    return [
+        rows(
+            "Block devices now",
+            "Each block device of the node: kind, size, share allocated, traffic, what the runtime's learned "
+            "model says of its speed (before any I/O the model's default, not a measurement), and when it is "
+            "predicted to fail (clio_bdev_*). Over 90 % allocated wants a look, and so does a failure predicted within 30 days.",
+            [
+                f"max by ({BDEV_KEYS}, type) (clio_bdev_info{{{NODE}}})",
+                device("clio_bdev_capacity_bytes"),
+                f"1 - {device('clio_bdev_free_bytes')} / ({device('clio_bdev_capacity_bytes')} > 0)",
+                device_rate("clio_bdev_read_bytes_total"),
+                device_rate("clio_bdev_written_bytes_total"),
+                device("clio_bdev_read_latency_seconds"),
+                device("clio_bdev_write_latency_seconds"),
+                device("clio_bdev_iops"),
+                device("clio_bdev_predicted_time_to_live_seconds"),
+            ],
+            [
+                Column("pool_name", "Device"),
+                Column("type", "Kind", width=70),
+                Column("B", "Size", "bytes", 90),
+                Column("C", "Used", "percentunit", 150, "gauge", thresholds.STORAGE_USED, low=0, high=1),
+                Column("D", "Read", "binBps", 100),
+                Column("E", "Written", "binBps", 100),
+                Column("F", "1 MiB read", "s", 100),
+                Column("G", "1 MiB write", "s", 100),
+                Column("H", "Expected IOPS", "short", 125),
+                Column("I", "Fails in", "dtdurations", 100, "colour", thresholds.TIME_TO_FAILURE, decimals=0),
+                *(Column(name, name, hidden=True) for name in ("cluster", "node_id", "hostname", "pool_id")),
+            ],
+            sort="Device",
+            descending=False,
+            height=7,
+            empty=none,
+            drop=("Value #A",),
+        ),
+        *(
+            lines(title, text, queries, unit=unit, empty=none, low=low, high=high, band=band)
+            for title, text, unit, low, high, band, queries in (
+                (
+                    "Throughput",
+                    "Bytes a second read from (up) and written to (down) each device "
+                    "(clio_bdev_read_bytes_total, clio_bdev_written_bytes_total).",
+                    "binBps",
+                    None,
+                    None,
+                    None,
+                    [
+                        Query(device_rate("clio_bdev_read_bytes_total"), "read {{pool_name}}"),
+                        Query(f"-{device_rate('clio_bdev_written_bytes_total')}", "written {{pool_name}}"),
+                    ],
+                ),
+                (
+                    "I/O operations",
+                    "Reads (up) and writes (down) a second of each device (clio_bdev_reads_total, "
+                    "clio_bdev_writes_total).",
+                    "iops",
+                    None,
+                    None,
+                    None,
+                    [
+                        Query(device_rate("clio_bdev_reads_total"), "reads {{pool_name}}"),
+                        Query(f"-{device_rate('clio_bdev_writes_total')}", "writes {{pool_name}}"),
+                    ],
+                ),
+                (
+                    "Latency by the learned model",
+                    "Time of a 1 MiB read or write by the runtime's learned model "
+                    "(clio_bdev_read_latency_seconds, clio_bdev_write_latency_seconds). Bad when it rises "
+                    "against its own past.",
+                    "s",
+                    0,
+                    None,
+                    None,
+                    [
+                        Query(device("clio_bdev_read_latency_seconds"), "read {{pool_name}}"),
+                        Query(device("clio_bdev_write_latency_seconds"), "write {{pool_name}}"),
+                    ],
+                ),
+                (
+                    "Share used",
+                    "Allocated share of each device (clio_bdev_free_bytes, clio_bdev_capacity_bytes). From "
+                    "90 % it wants a look.",
+                    "percentunit",
+                    0,
+                    1,
+                    thresholds.STORAGE_USED,
+                    [
+                        Query(
+                            f"1 - {device('clio_bdev_free_bytes')} "
+                            f"/ ({device('clio_bdev_capacity_bytes')} > 0)",
+                            "{{pool_name}}",
+                        )
+                    ],
+                ),
+            )
+        ),
+    ]

@@ -1,0 +1,273 @@
+"""Scheduler: are workers saturated or stuck, who ran when, and how good are the cost models."""
+
+from __future__ import annotations
+
+from grafana.generator import thresholds, variables
+from grafana.generator.board import Board
+from grafana.generator.boards.node import worker_states
+from grafana.generator.panels import Column, Query, Section, Tile, lines, number, rows, states
+from grafana.generator.queries import BUSIEST, KEYS, NODE, rate
+
+_WORKER = "cluster, node_id, hostname, worker_id"
+_NONE = "No workers reported"
+_NO_MODELS = "No cost model has learned yet"
+
+
+def board() -> Board:
+    """The dashboard."""
+    busiest = (
+        f"sum by ({KEYS}) (clio_worker_queued_tasks{{{NODE}}} + clio_worker_blocked_tasks{{{NODE}}}) "
+        f"+ sum by ({KEYS}) (rate(clio_worker_tasks_processed_total{{{NODE}}}[5m])) / 1e6"
+    )
+    return Board(
+        uid="clio-scheduler",
+        question="Are workers saturated or stuck, who ran when, and do the cost models predict well.",
+        variables=[
+            variables.cluster(),
+            variables.node(),
+            variables.busiest(busiest, "Nodes with most tasks waiting, then with most tasks executed."),
+        ],
+        sections=[
+            Section("", _totals()),
+            Section("Saturation", _saturation()),
+            Section("Workers of the busiest nodes", _workers()),
+            Section("Cost models", _models()),
+        ],
+    )
+
+
+def _totals() -> list[Tile]:
+    return [
+        number(
+            "Workers",
+            "Worker threads that run on the selected nodes (clio_worker_running).",
+            f"sum(max by ({_WORKER}) (clio_worker_running{{{NODE}}}))",
+            width=4,
+            decimals=0,
+            empty=_NONE,
+        ),
+        number(
+            "Workers busy",
+            "Share of the looks in the last interval that found a worker executing (clio_worker_active). The "
+            "worker that answers the scrape always does: one in the number of workers is idle. From 95 % it "
+            "wants a look.",
+            f"avg(avg_over_time(clio_worker_active{{{NODE}}}[$__rate_interval]))",
+            unit="percentunit",
+            band=thresholds.WORKERS_BUSY,
+            width=4,
+            trend=True,
+            decimals=0,
+            empty=_NONE,
+        ),
+        number(
+            "Workers stuck",
+            "Workers that had work in every scrape of 10 minutes and completed none of it "
+            "(worker:clio_worker_stuck:bool10m). Anything but 0 is bad.",
+            f"sum(worker:clio_worker_stuck:bool10m{{{NODE}}})",
+            band=thresholds.ANY_IS_BAD,
+            width=4,
+            decimals=0,
+            empty="Recording rules not loaded",
+        ),
+        number(
+            "Tasks queued",
+            "Tasks in the workers' queues (clio_worker_queued_tasks).",
+            f"sum(max by ({_WORKER}) (clio_worker_queued_tasks{{{NODE}}}))",
+            width=4,
+            trend=True,
+            decimals=0,
+            empty=_NONE,
+        ),
+        number(
+            "Tasks blocked",
+            "Tasks that wait for others (clio_worker_blocked_tasks). Bad when it stays up and nothing runs.",
+            f"sum(max by ({_WORKER}) (clio_worker_blocked_tasks{{{NODE}}}))",
+            width=4,
+            trend=True,
+            decimals=0,
+            empty=_NONE,
+        ),
+        number(
+            "Tasks executed",
+            "Tasks completed a second (clio_worker_tasks_processed_total).",
+            f"sum({rate('clio_worker_tasks_processed_total')})",
+            unit="ops",
+            width=4,
+            trend=True,
+            empty=_NONE,
+        ),
+    ]
+
+
+def _saturation() -> list[Tile]:
+    busy = f"avg by ({KEYS}) (avg_over_time(clio_worker_active{{{BUSIEST}}}[$__rate_interval]))"
+    return [
+        lines(
+            "Workers busy by node",
+            "Share of the looks that found a worker executing, of the busiest nodes, and the mean of all "
+            "selected nodes (clio_worker_active). From 95 % a node has nothing to spare.",
+            [
+                Query(busy, "node {{node_id}} ({{hostname}})"),
+                Query(
+                    f"avg(avg_over_time(clio_worker_active{{{NODE}}}[$__rate_interval]))",
+                    "mean of all",
+                    thresholds.IDLE,
+                    dashed=True,
+                ),
+            ],
+            unit="percentunit",
+            band=thresholds.WORKERS_BUSY,
+            high=1,
+            empty=_NONE,
+        ),
+        lines(
+            "Load against workers",
+            "CPU seconds that all tasks in hand will need by the learned cost models (clio_worker_load, left), "
+            "and the worker threads there are to do it (clio_worker_running, right). Load far above the number "
+            "of workers means more than a second of work for each.",
+            [
+                Query(f"sum(max by ({_WORKER}) (clio_worker_load{{{NODE}}}))", "load", "blue"),
+                Query(
+                    f"sum(max by ({_WORKER}) (clio_worker_running{{{NODE}}}))",
+                    "workers",
+                    thresholds.IDLE,
+                    unit="none",
+                    right_axis=True,
+                ),
+            ],
+            unit="s",
+            empty=_NONE,
+        ),
+        lines(
+            "Tasks waiting by node",
+            "Queued and blocked tasks of the nodes where most wait (clio_worker_queued_tasks, "
+            "clio_worker_blocked_tasks). Bad when one node grows and the others do not.",
+            [
+                Query(
+                    f"sum by ({KEYS}) (clio_worker_queued_tasks{{{BUSIEST}}} "
+                    f"+ clio_worker_blocked_tasks{{{BUSIEST}}})",
+                    "node {{node_id}} ({{hostname}})",
+                )
+            ],
+            decimals=0,
+            empty=_NONE,
+        ),
+        lines(
+            "Workers coming and going",
+            "Worker threads by node: the runtime adds workers under load and retires them "
+            "(clio_worker_running). A node whose line ends is down.",
+            [
+                Query(
+                    f"sum by ({KEYS}) (max by ({_WORKER}) (clio_worker_running{{{BUSIEST}}}))",
+                    "node {{node_id}} ({{hostname}})",
+                )
+            ],
+            decimals=0,
+            empty=_NONE,
+        ),
+    ]
+
+
+def _workers() -> list[Tile]:
+    def of_worker(metric: str) -> str:
+        return f"max by ({_WORKER}) ({metric}{{{BUSIEST}}})"
+
+    return [
+        states(
+            "Who ran when",
+            "For every worker of the busiest nodes: executing when it was asked, idle, with tasks waiting and "
+            "not executing, or stopped (clio_worker_active, clio_worker_queued_tasks, clio_worker_running).",
+            [Query(worker_states(BUSIEST, _WORKER), "{{node_id}} / {{worker_id}}")],
+            thresholds.WORKER_STATE,
+            height=12,
+            empty=_NONE,
+        ),
+        *(
+            lines(
+                title,
+                text,
+                [Query(of_worker(metric), "{{node_id}} / {{worker_id}}")],
+                decimals=0,
+                empty=_NONE,
+            )
+            for title, text, metric in (
+                (
+                    "Queue by worker",
+                    "Tasks queued at each worker, named node / worker (clio_worker_queued_tasks). Bad when one "
+                    "worker's queue grows.",
+                    "clio_worker_queued_tasks",
+                ),
+                (
+                    "Blocked by worker",
+                    "Tasks of each worker that wait for others, named node / worker "
+                    "(clio_worker_blocked_tasks). Bad when it stays up and nothing is executed.",
+                    "clio_worker_blocked_tasks",
+                ),
+            )
+        ),
+    ]
+
+
+def _models() -> list[Tile]:
+    keys = "pool_name, method, model"
+
+    def learned(metric: str) -> str:
+        return f"avg by ({keys}) ({metric}{{{NODE}}})"
+
+    return [
+        rows(
+            "Learned cost models",
+            "What each method of each pool costs a unit of work by the model the scheduler has learned, by CPU "
+            "and by wall clock, and how far it is off: the mean error against the true cost, as mean of the "
+            "selected nodes and of the worst (clio_method_cost_coefficient, clio_method_cost_error_ratio). "
+            "From 500 % it wants a look.",
+            [
+                learned("clio_method_cost_coefficient"),
+                learned("clio_method_cost_error_ratio"),
+                f"max by ({keys}) (clio_method_cost_error_ratio{{{NODE}}})",
+                f"count by ({keys}) (clio_method_cost_error_ratio{{{NODE}}})",
+            ],
+            [
+                Column("pool_name", "Pool"),
+                Column("method", "Method", width=150),
+                Column("model", "Clock", width=70),
+                Column("A", "Cost per unit", "µs", 105),
+                Column("B", "Mean error", "percentunit", 95, "colour", thresholds.COST_ERROR, decimals=0),
+                Column("C", "Worst error", "percentunit", 95, "colour", thresholds.COST_ERROR, decimals=0),
+                Column("D", "Nodes", "none", 60),
+            ],
+            sort="Mean error",
+            width=15,
+            height=12,
+            empty=_NO_MODELS,
+        ),
+        lines(
+            "Error of the cost models",
+            "The middle of the CPU models' errors by pool (median over methods and nodes of "
+            "clio_method_cost_error_ratio). Rising means that the work changes faster than the models learn.",
+            [
+                Query(
+                    f'topk(8, quantile by (pool_name) (0.5, clio_method_cost_error_ratio{{model="cpu", {NODE}}}))',
+                    "{{pool_name}}",
+                )
+            ],
+            unit="percentunit",
+            band=thresholds.COST_ERROR,
+            width=9,
+            height=12,
+            empty=_NO_MODELS,
+        ),
+        lines(
+            "Learning rate",
+            "How fast the cost models of the pools follow what they see, lowest and highest "
+            "(clio_pool_learning_rate).",
+            [
+                Query(f"min(clio_pool_learning_rate{{{NODE}}})", "lowest", "blue"),
+                Query(f"max(clio_pool_learning_rate{{{NODE}}})", "highest", "purple"),
+            ],
+            unit="none",
+            width=24,
+            height=7,
+            empty=_NO_MODELS,
+        ),
+    ]

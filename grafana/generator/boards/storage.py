@@ -1,0 +1,434 @@
+"""Storage tiers: what there is, how full it gets and when, where bytes and blobs move."""
+
+from __future__ import annotations
+
+from grafana.generator import links, thresholds, variables
+from grafana.generator.board import Board
+from grafana.generator.panels import Column, Query, Section, Tile, bars, lines, number, override, rows
+from grafana.generator.queries import BDEV_KEYS, FEW, KEYS, NODE, by_type, linkable, of_type, rate
+
+_NONE = "No block device reports"
+_NO_ARRAY = "No erasure-coded array (safe_bdev)"
+_NOT_GROWING = "Nothing grows"
+
+
+def board() -> Board:
+    """The dashboard."""
+    return Board(
+        uid="clio-storage",
+        question="How full are the storage tiers, when will they be full, where do bytes and blobs move.",
+        variables=[variables.cluster(), variables.node()],
+        sections=[
+            Section("", _totals()),
+            Section("Tiers", _tiers()),
+            Section("Traffic", _traffic()),
+            Section("Targets and devices", _devices()),
+            Section("Erasure-coded arrays", _arrays()),
+            Section("Device health", _device_health()),
+        ],
+    )
+
+
+def _sum(metric: str) -> str:
+    return f"sum(max by ({BDEV_KEYS}) ({metric}{{{NODE}}}))"
+
+
+def _totals() -> list[Tile]:
+    return [
+        number(
+            "Capacity",
+            "Size of all block devices of the selected nodes (clio_bdev_capacity_bytes).",
+            _sum("clio_bdev_capacity_bytes"),
+            unit="bytes",
+            width=4,
+            empty=_NONE,
+        ),
+        number(
+            "Used",
+            "Allocated share of all block devices (clio_bdev_free_bytes, clio_bdev_capacity_bytes). From 90 % "
+            "it wants a look.",
+            f"1 - {_sum('clio_bdev_free_bytes')} / {_sum('clio_bdev_capacity_bytes')}",
+            unit="percentunit",
+            band=thresholds.STORAGE_USED,
+            width=4,
+            decimals=1,
+            trend=True,
+            empty=_NONE,
+        ),
+        number(
+            "First device full in",
+            "Time until the first device is full if it goes on growing as in the last hour, and still grows "
+            "(clio_bdev_free_bytes, bdev:clio_bdev_used_bytes:deriv1h). Under 3 days it wants a look, under 4 "
+            "hours a hand.",
+            f"min({_time_to_full()})",
+            unit="dtdurations",
+            band=thresholds.TIME_TO_FULL,
+            width=4,
+            decimals=0,
+            empty=_NOT_GROWING,
+        ),
+        number(
+            "Read",
+            "Bytes read a second (clio_bdev_read_bytes_total).",
+            f"sum({rate('clio_bdev_read_bytes_total')})",
+            unit="binBps",
+            width=4,
+            trend=True,
+            empty=_NONE,
+        ),
+        number(
+            "Written",
+            "Bytes written a second (clio_bdev_written_bytes_total).",
+            f"sum({rate('clio_bdev_written_bytes_total')})",
+            unit="binBps",
+            width=4,
+            trend=True,
+            empty=_NONE,
+        ),
+        number(
+            "Memory reads",
+            "Cache effectiveness: share of the bytes read that came from ram, hbm or pinned devices "
+            "(clio_bdev_read_bytes_total, clio_bdev_info). Low means that reads go to slow tiers. Empty while "
+            "nothing is read.",
+            _memory_share(),
+            unit="percentunit",
+            width=4,
+            decimals=0,
+            trend=True,
+            empty="Nothing is read",
+        ),
+    ]
+
+
+def _time_to_full() -> str:
+    still = f"max by ({BDEV_KEYS}) (deriv(clio_bdev_free_bytes{{{NODE}}}[15m])) < 0"
+    growth = f"max by ({BDEV_KEYS}) (bdev:clio_bdev_used_bytes:deriv1h{{{NODE}}}) > 0 and {still}"
+    return f"max by ({BDEV_KEYS}) (clio_bdev_free_bytes{{{NODE}}}) / ({growth})"
+
+
+def _memory_share() -> str:
+    read = of_type(rate("clio_bdev_read_bytes_total"))
+    fast = read.replace("clio_bdev_info{", 'clio_bdev_info{type=~"ram|hbm|pinned", ')
+    return f"sum({fast}) / (sum({read}) > 0)"
+
+
+def _tiers() -> list[Tile]:
+    capacity = by_type(f"max by ({BDEV_KEYS}) (clio_bdev_capacity_bytes{{{NODE}}})")
+    free = by_type(f"max by ({BDEV_KEYS}) (clio_bdev_free_bytes{{{NODE}}})")
+    growth = by_type(f"max by ({BDEV_KEYS}) (bdev:clio_bdev_used_bytes:deriv1h{{{NODE}}})")
+    return [
+        rows(
+            "Tiers",
+            "Block devices by kind: how many, size, share allocated, traffic, and time until the tier is full "
+            "if it goes on growing as in the last hour (clio_bdev_*, bdev:clio_bdev_used_bytes:deriv1h; empty: "
+            "it does not grow). From 90 % used it wants a look; under 3 days to full too.",
+            [
+                linkable(f"count by (cluster, type) (max by ({BDEV_KEYS}, type) (clio_bdev_info{{{NODE}}}))"),
+                linkable(capacity),
+                linkable(f"1 - {free} / ({capacity} > 0)"),
+                linkable(by_type(rate("clio_bdev_read_bytes_total"))),
+                linkable(by_type(rate("clio_bdev_written_bytes_total"))),
+                linkable(f"{free} / ({growth} > 0)"),
+            ],
+            [
+                Column("type", "Tier", width=75),
+                Column("A", "Devices", "none", 75),
+                Column("B", "Size", "bytes", 95),
+                Column("C", "Used", "percentunit", 120, "gauge", thresholds.STORAGE_USED, low=0, high=1),
+                Column("D", "Read", "binBps", 90),
+                Column("E", "Written", "binBps", 90),
+                Column("F", "Full in", "dtdurations", 90, "colour", thresholds.TIME_TO_FULL, decimals=0),
+                Column("cluster", "Cluster", mapping={"All": ("unnamed", thresholds.IDLE)}),
+            ],
+            sort="Tier",
+            descending=False,
+            width=12,
+            height=7,
+            empty=_NONE,
+        ),
+        lines(
+            "Share used by tier",
+            "Allocated share of each tier over time (clio_bdev_free_bytes, clio_bdev_capacity_bytes). From 90 % "
+            "it wants a look. A full fast tier above a roomy slow one is how tiers work.",
+            [Query(f"1 - {free} / ({capacity} > 0)", "{{cluster}} {{type}}")],
+            unit="percentunit",
+            band=thresholds.STORAGE_USED,
+            high=1,
+            height=7,
+            empty=_NONE,
+        ),
+    ]
+
+
+def _traffic() -> list[Tile]:
+    return [
+        lines(
+            "Bytes by tier",
+            "Bytes a second read from (up) and written to (down) each tier (clio_bdev_read_bytes_total, "
+            "clio_bdev_written_bytes_total).",
+            [
+                Query(by_type(rate("clio_bdev_read_bytes_total"), keys="type"), "read {{type}}"),
+                Query(f"-{by_type(rate('clio_bdev_written_bytes_total'), keys='type')}", "written {{type}}"),
+            ],
+            unit="binBps",
+            low=None,
+            empty=_NONE,
+        ),
+        lines(
+            "Movement between tiers",
+            "How fast the allocated part of each tier grows or shrinks (deriv of clio_bdev_free_bytes over the "
+            "interval). Data that moves from one tier to another shows as one line down and another up.",
+            [
+                Query(
+                    "-sum by (type) ("
+                    + of_type(f"deriv(clio_bdev_free_bytes{{{NODE}}}[$__rate_interval])")
+                    + ")",
+                    "{{type}}",
+                )
+            ],
+            unit="binBps",
+            low=None,
+            empty=_NONE,
+        ),
+        lines(
+            "Blobs",
+            "Blobs and tags of the selected nodes (clio_cte_blobs, clio_cte_tags).",
+            [
+                Query(f"sum(max by ({BDEV_KEYS}) (clio_cte_blobs{{{NODE}}}))", "blobs", "blue"),
+                Query(f"sum(max by ({BDEV_KEYS}) (clio_cte_tags{{{NODE}}}))", "tags", "purple"),
+            ],
+            decimals=0,
+            empty="No context transfer engine",
+        ),
+        lines(
+            "Reads from memory tiers",
+            "Cache effectiveness: share of the bytes read that came from ram, hbm or pinned devices "
+            "(clio_bdev_read_bytes_total, clio_bdev_info). Low means that reads go to slow tiers.",
+            [Query(_memory_share(), "from memory", "blue")],
+            unit="percentunit",
+            high=1,
+            empty="Nothing is read",
+        ),
+    ]
+
+
+def _devices() -> list[Tile]:
+    targets = f"max by ({BDEV_KEYS}) (clio_cte_targets{{{NODE}}})"
+    used = (
+        f"1 - sum by ({KEYS}) (clio_bdev_free_bytes{{{NODE}}}) "
+        f"/ sum by ({KEYS}) (clio_bdev_capacity_bytes{{{NODE}}})"
+    )
+    return [
+        rows(
+            "Targets by node",
+            "Storage targets registered with the transfer engine of each node, its blobs, and how full its "
+            "devices are together (clio_cte_targets, clio_cte_blobs, clio_bdev_free_bytes). Bad: fewer targets "
+            "than the other nodes.",
+            [
+                linkable(f"sum by ({KEYS}) ({targets})"),
+                linkable(f"sum by ({KEYS}) (max by ({BDEV_KEYS}) (clio_cte_blobs{{{NODE}}}))"),
+                linkable(f"sum by ({KEYS}) (clio_bdev_capacity_bytes{{{NODE}}})"),
+                linkable(used),
+            ],
+            [
+                Column("node_id", "Node", width=70, links=[links.node_from_row()]),
+                Column("hostname", "Host"),
+                Column("A", "Targets", "none", 80),
+                Column("B", "Blobs", "short", 80),
+                Column("C", "Size", "bytes", 95),
+                Column("D", "Used", "percentunit", 120, "gauge", thresholds.STORAGE_USED, low=0, high=1),
+                Column("cluster", "cluster", hidden=True),
+            ],
+            sort="Node",
+            descending=False,
+            width=10,
+            empty=_NONE,
+        ),
+        rows(
+            "Devices",
+            "Every block device, fullest first: size, share allocated, and time until it is full if it goes on "
+            "growing as in the last hour (clio_bdev_*, bdev:clio_bdev_used_bytes:deriv1h; empty: it does not "
+            "grow). From 90 % used it wants a look; under 3 days to full too.",
+            [
+                linkable(f"max by ({BDEV_KEYS}, type) (clio_bdev_info{{{NODE}}})"),
+                linkable(f"max by ({BDEV_KEYS}) (clio_bdev_capacity_bytes{{{NODE}}})"),
+                linkable(
+                    f"1 - max by ({BDEV_KEYS}) (clio_bdev_free_bytes{{{NODE}}}) "
+                    f"/ (max by ({BDEV_KEYS}) (clio_bdev_capacity_bytes{{{NODE}}}) > 0)"
+                ),
+                linkable(_time_to_full()),
+            ],
+            [
+                Column("node_id", "Node", width=70, links=[links.node_from_row()]),
+                Column("pool_name", "Device"),
+                Column("type", "Tier", width=70),
+                Column("B", "Size", "bytes", 90),
+                Column("C", "Used", "percentunit", 120, "gauge", thresholds.STORAGE_USED, low=0, high=1),
+                Column("D", "Full in", "dtdurations", 110, "colour", thresholds.TIME_TO_FULL, decimals=0),
+                *(Column(name, name, hidden=True) for name in ("cluster", "hostname", "pool_id")),
+            ],
+            sort="Used",
+            width=14,
+            empty=_NONE,
+            drop=("Value #A",),
+        ),
+    ]
+
+
+def _arrays() -> list[Tile]:
+    def array(metric: str) -> str:
+        return f"max by ({BDEV_KEYS}) ({metric}{{{NODE}}})"
+
+    return [
+        rows(
+            "Arrays",
+            "Erasure-coded arrays of block devices: usable size, share used, members that are not active, "
+            "failures the array is built to survive, stripes whose parity is old (clio_safe_bdev_*, "
+            "safe_bdev:clio_safe_bdev_unavailable_members:count). One member out of service wants a hand.",
+            [
+                linkable(array("clio_safe_bdev_capacity_bytes")),
+                linkable(
+                    f"1 - {array('clio_safe_bdev_free_bytes')} / ({array('clio_safe_bdev_capacity_bytes')} > 0)"
+                ),
+                linkable(array("safe_bdev:clio_safe_bdev_unavailable_members:count")),
+                linkable(array("clio_safe_bdev_max_failures")),
+                linkable(array("clio_safe_bdev_data_members")),
+                linkable(array("clio_safe_bdev_parity_members")),
+                linkable(array("clio_safe_bdev_dirty_slots")),
+            ],
+            [
+                Column("node_id", "Node", width=70, links=[links.node_from_row()]),
+                Column("pool_name", "Array"),
+                Column("A", "Size", "bytes", 90),
+                Column("B", "Used", "percentunit", 110, "gauge", thresholds.STORAGE_USED, low=0, high=1),
+                Column("C", "Out of service", "none", 110, "colour", thresholds.ANY_IS_BAD),
+                Column("D", "Survives", "none", 80),
+                Column("E", "Data", "none", 60),
+                Column("F", "Parity", "none", 70),
+                Column("G", "Old parity", "short", 90, "colour", thresholds.ANY_IS_WORTH_A_LOOK),
+                *(Column(name, name, hidden=True) for name in ("cluster", "hostname", "pool_id")),
+            ],
+            sort="Out of service",
+            width=14,
+            height=7,
+            empty=_NO_ARRAY,
+        ),
+        bars(
+            "Recovery",
+            "How far the rebuild of each array's member is (clio_safe_bdev_recovery_operations_completed of "
+            "clio_safe_bdev_recovery_operations). Empty while none is rebuilt.",
+            [
+                Query(
+                    f"{array('clio_safe_bdev_recovery_operations_completed')} "
+                    f"/ ({array('clio_safe_bdev_recovery_operations')} > 0) "
+                    f"and {array('clio_safe_bdev_recovery_active')} == 1",
+                    "node {{node_id}} {{pool_name}}",
+                )
+            ],
+            width=10,
+            height=7,
+            empty="No array is being rebuilt",
+            overrides=[("A", [override("color", {"mode": "fixed", "fixedColor": thresholds.WARN})])],
+        ),
+        rows(
+            "Members of arrays",
+            "Each member of each array: role, position, device and state (clio_safe_bdev_member_info). "
+            "Recovering wants a look, faulty a hand.",
+            [
+                linkable(
+                    f"max by ({BDEV_KEYS}, role, index, member_pool_name, state) "
+                    f"(clio_safe_bdev_member_info{{{NODE}}})"
+                )
+            ],
+            [
+                Column("node_id", "Node", width=70, links=[links.node_from_row()]),
+                Column("pool_name", "Array"),
+                Column("role", "Role", width=80),
+                Column("index", "Position", width=80),
+                Column("member_pool_name", "Device"),
+                Column(
+                    "state",
+                    "State",
+                    width=110,
+                    cell="colour",
+                    mapping={
+                        "active": ("active", thresholds.GOOD),
+                        "recovering": ("recovering", thresholds.WARN),
+                        "faulty": ("faulty", thresholds.BAD),
+                    },
+                ),
+                *(Column(name, name, hidden=True) for name in ("cluster", "hostname", "pool_id")),
+            ],
+            sort="Array",
+            descending=False,
+            width=14,
+            height=7,
+            empty=_NO_ARRAY,
+            drop=("Value",),
+        ),
+        lines(
+            "Rebuild over time",
+            "Operations of current rebuilds still to do and under way "
+            "(clio_safe_bdev_recovery_operations_remaining, clio_safe_bdev_recovery_operations_in_flight). Bad "
+            "when it stands still.",
+            [
+                Query(f"sum({array('clio_safe_bdev_recovery_operations_remaining')})", "still to do", "blue"),
+                Query(f"sum({array('clio_safe_bdev_recovery_operations_in_flight')})", "under way", "purple"),
+            ],
+            width=10,
+            height=7,
+            empty=_NO_ARRAY,
+        ),
+    ]
+
+
+def _device_health() -> list[Tile]:
+    return [
+        rows(
+            "Devices predicted to fail",
+            f"Devices for which the runtime predicts a failure, the {FEW} soonest "
+            "(clio_bdev_predicted_time_to_live_seconds). Under 30 days wants a look, under 3 days a hand.",
+            [
+                linkable(
+                    f"bottomk({FEW}, max by ({BDEV_KEYS}) "
+                    f"(clio_bdev_predicted_time_to_live_seconds{{{NODE}}}))"
+                )
+            ],
+            [
+                Column("node_id", "Node", width=70, links=[links.node_from_row()]),
+                Column("pool_name", "Device"),
+                Column(
+                    "Value", "Fails in", "dtdurations", 130, "colour", thresholds.TIME_TO_FAILURE, decimals=0
+                ),
+                *(Column(name, name, hidden=True) for name in ("cluster", "hostname", "pool_id")),
+            ],
+            sort="Fails in",
+            descending=False,
+            width=10,
+            height=6,
+            empty="No failure is predicted",
+        ),
+        rows(
+            "What devices report of their health",
+            "Numbers of the devices' health reports and failure predictions, by their names there "
+            "(clio_bdev_device_health, clio_bdev_failure_prediction).",
+            [
+                linkable(
+                    f"max by ({BDEV_KEYS}, attribute) (clio_bdev_device_health{{{NODE}}} "
+                    f"or clio_bdev_failure_prediction{{{NODE}}})"
+                )
+            ],
+            [
+                Column("node_id", "Node", width=70, links=[links.node_from_row()]),
+                Column("pool_name", "Device"),
+                Column("attribute", "What"),
+                Column("Value", "Reported", "short", 110),
+                *(Column(name, name, hidden=True) for name in ("cluster", "hostname", "pool_id")),
+            ],
+            sort="Device",
+            descending=False,
+            width=14,
+            height=6,
+            empty="No device reports its health",
+        ),
+    ]

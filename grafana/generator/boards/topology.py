@@ -1,0 +1,261 @@
+"""Topology: which nodes are in trouble. The home dashboard."""
+
+from __future__ import annotations
+
+from grafana.generator import links, thresholds, variables
+from grafana.generator.board import Board
+from grafana.generator.panels import Column, Query, Section, Tile, bars, number, override, rows, tiles
+from grafana.generator.queries import (
+    CLUSTER,
+    FOUND,
+    address,
+    linkable,
+    on_card,
+    per_node,
+    status,
+    status_with_leader,
+    with_address,
+)
+
+_NO_JUDGEMENT = override("color", {"mode": "fixed", "fixedColor": thresholds.NEUTRAL})
+
+
+def board(control_api: str) -> Board:
+    """The dashboard."""
+    return Board(
+        uid="clio-topology",
+        question="Which nodes of the CLIO clusters are in trouble, and where to look next.",
+        variables=[
+            variables.cluster(),
+            *variables.search(),
+            variables.found_node(),
+            variables.cards(),
+            variables.control_api(control_api),
+        ],
+        sections=[
+            Section("", [*_totals(), _map(), _alerts()]),
+            Section("Nodes that most need a look", [_card()]),
+            Section("All nodes", [_table()]),
+        ],
+    )
+
+
+def _totals() -> list[Tile]:
+    up = per_node("clio_node_up", FOUND)
+    return [
+        number(
+            "Nodes up",
+            "Nodes whose runtime answered the last scrape (clio_node_up). Compare it with the nodes down "
+            "beside it.",
+            f"sum({up})",
+            decimals=0,
+        ),
+        number(
+            "Nodes down",
+            "Nodes whose runtime did not answer the last scrape: dead, hung or unreachable (clio_node_up = 0). "
+            "Anything but 0 is bad; the table says why.",
+            f"sum(1 - {up})",
+            band=thresholds.ANY_IS_BAD,
+            decimals=0,
+        ),
+        number(
+            "Degraded",
+            "Nodes that answer, and have a health score under 60: old samples, stuck workers, full memory or "
+            "storage (node:clio_health:score). The Cluster health dashboard tells which part.",
+            f"sum({per_node('node:clio_health:score', FOUND)} < bool 60)",
+            band=thresholds.ANY_IS_WORTH_A_LOOK,
+            decimals=0,
+            empty="No health score: are the recording rules loaded?",
+        ),
+        number(
+            "Leader",
+            "The node that leads each cluster (clio_node_leader = 1). None, or two of one cluster, is bad.",
+            linkable(f"{per_node('clio_node_leader', FOUND)} == 1"),
+            label="hostname",
+            empty="No node says it leads",
+            links=[links.node_from_row()],
+        ),
+        number(
+            "Firing alerts",
+            "Alerts of the CLIO rules that fire now (ALERTS). The list is below.",
+            f'count(ALERTS{{alertname=~"Clio.+", alertstate="firing", {CLUSTER}}}) '
+            f"or 0 * count(node:clio_node_up:max{{{CLUSTER}}})",
+            band=thresholds.ANY_IS_BAD,
+            decimals=0,
+            empty="Rules not loaded",
+        ),
+        number(
+            "Tasks/s",
+            "Tasks all workers complete a second (clio_worker_tasks_processed_total), including the runtime's "
+            "own periodic ones.",
+            f"sum(rate(clio_worker_tasks_processed_total{{{FOUND}}}[$__rate_interval]))",
+            unit="ops",
+            trend=True,
+        ),
+        number(
+            "Tasks waiting",
+            "Tasks queued or blocked on all workers (clio_worker_queued_tasks + clio_worker_blocked_tasks). "
+            "Bad when it grows and does not fall.",
+            f"sum(clio_worker_queued_tasks{{{FOUND}}}) + sum(clio_worker_blocked_tasks{{{FOUND}}})",
+            trend=True,
+            decimals=0,
+        ),
+        number(
+            "Storage used",
+            "Allocated share of all block devices (clio_bdev_free_bytes, clio_bdev_capacity_bytes). "
+            "From 90 % it wants a look.",
+            f"1 - sum(clio_bdev_free_bytes{{{FOUND}}}) / sum(clio_bdev_capacity_bytes{{{FOUND}}})",
+            unit="percentunit",
+            band=thresholds.STORAGE_USED,
+            decimals=1,
+            empty="No block device reports",
+        ),
+    ]
+
+
+def _map() -> Tile:
+    return tiles(
+        "Map of nodes",
+        "One tile a node, by id: green up, orange up but not well, red down, purple hung (it accepts "
+        "connections and does not answer). From clio_node_up, clio_node_down_info and node:clio_health:score. "
+        "Click a tile for the node's page.",
+        linkable(status(FOUND)),
+        "{{node_id}}",
+        mapping=thresholds.NODE_STATUS,
+        with_values=False,
+        width=14,
+        height=7,
+        links=[links.node_from_series()],
+        empty="No node matches the search",
+    )
+
+
+def _alerts() -> Tile:
+    return rows(
+        "Firing alerts",
+        "Alerts of the CLIO rules that fire now, worst first (ALERTS). The dashboard and runbook of each are "
+        "in its annotations in Prometheus and Alertmanager; click a node for its page.",
+        [
+            linkable(
+                "max by (cluster, alertname, severity, node_id, hostname) "
+                f'(ALERTS{{alertname=~"Clio.+", alertstate="firing", {CLUSTER}}})'
+            )
+        ],
+        [
+            Column(
+                "severity",
+                "Severity",
+                width=95,
+                cell="colour",
+                mapping={
+                    "critical": ("critical", thresholds.BAD),
+                    "warning": ("warning", thresholds.WARN),
+                    "info": ("info", thresholds.NEUTRAL),
+                },
+            ),
+            Column("alertname", "Alert"),
+            Column("node_id", "Node", width=70, links=[links.node_from_row()]),
+            Column("hostname", "Host"),
+            Column("cluster", "Cluster", hidden=True),
+        ],
+        sort="Severity",
+        descending=False,
+        width=10,
+        height=7,
+        empty="No alert is firing",
+    )
+
+
+def _card() -> Tile:
+    memory_used = (
+        f"1 - {per_node('clio_node_memory_available_bytes', FOUND)} "
+        f"/ {per_node('clio_node_memory_total_bytes', FOUND)}"
+    )
+    hbm_used = (
+        f"{per_node('clio_node_hbm_used_bytes', FOUND)} / {per_node('clio_node_hbm_total_bytes', FOUND)}"
+    )
+    return bars(
+        "Node $card",
+        "Status, processor, main memory, and where the node has GPUs their use and memory. From clio_node_up, "
+        "clio_node_cpu_utilization_ratio, clio_node_memory_available_bytes, clio_node_gpu_utilization_ratio "
+        "and clio_node_hbm_used_bytes. A bar that is missing was not reported. Click for the node's page.",
+        [
+            Query(on_card(with_address(status_with_leader(FOUND), FOUND)), "{{ip}}"),
+            Query(on_card(per_node("clio_node_cpu_utilization_ratio", FOUND)), "CPU"),
+            Query(on_card(memory_used), "Memory"),
+            Query(on_card(per_node("clio_node_gpu_utilization_ratio", FOUND)), "GPU"),
+            Query(on_card(hbm_used), "GPU memory"),
+        ],
+        band=thresholds.MEMORY_USED,
+        mapping=thresholds.NODE_STATUS,
+        repeat="card",
+        per_row=4,
+        width=6,
+        height=5,
+        links=[links.node_from_series()],
+        overrides=[
+            ("A", [override("max", 1), override("unit", "none")]),
+            ("B", [_NO_JUDGEMENT]),
+            ("D", [_NO_JUDGEMENT]),
+            ("E", [thresholds.as_property(thresholds.HBM_USED)]),
+        ],
+    )
+
+
+def _table() -> Tile:
+    keys = "cluster, node_id, hostname"
+    used = (
+        f"1 - sum by ({keys}) (clio_bdev_free_bytes{{{FOUND}}}) "
+        f"/ sum by ({keys}) (clio_bdev_capacity_bytes{{{FOUND}}})"
+    )
+    queries = [
+        status(FOUND),
+        per_node("clio_node_leader", FOUND),
+        per_node("clio_node_cpu_utilization_ratio", FOUND),
+        f"1 - {per_node('clio_node_memory_available_bytes', FOUND)} "
+        f"/ {per_node('clio_node_memory_total_bytes', FOUND)}",
+        per_node("clio_node_gpu_utilization_ratio", FOUND),
+        used,
+        f"sum by ({keys}) (clio_worker_queued_tasks{{{FOUND}}} + clio_worker_blocked_tasks{{{FOUND}}})",
+        f"sum by ({keys}) (rate(clio_worker_tasks_processed_total{{{FOUND}}}[$__rate_interval]))",
+        per_node("node:clio_health:score", FOUND),
+        f'label_replace(label_replace(({address(FOUND)}), "restart", "Restart", "", ""), '
+        '"shutdown", "Shut down", "", "")',
+        f"max by ({keys}, reason) (clio_node_down_info{{{FOUND}}})",
+    ]
+    return rows(
+        "All nodes",
+        "Every node, worst first; click a heading to sort, a node for its page. Restart and Shut down open a "
+        "page of the control API that asks first. Empty cells were not reported. From clio_node_up and the "
+        "other clio_node_*, clio_bdev_* and clio_worker_* metrics.",
+        [linkable(query) for query in queries],
+        [
+            Column("A", "Status", width=85, cell="background", mapping=thresholds.NODE_STATUS),
+            Column("node_id", "Node", width=65, links=[links.node_from_row()]),
+            Column("hostname", "Host", width=115, links=[links.node_from_row()]),
+            Column("ip", "IP address", width=125),
+            Column("B", "Leader", width=65, cell="colour", mapping=thresholds.LEADER),
+            Column("I", "Health", width=65, cell="colour", band=thresholds.SCORE, decimals=0, unit="none"),
+            *(
+                # An empty bar would look like 0 %: a node without GPU has an empty cell.
+                Column(ref, title, "percentunit", width, cell, band, decimals=0, low=0, high=1)
+                for ref, title, width, cell, band in (
+                    ("C", "CPU", 110, "gauge", None),
+                    ("D", "Memory", 110, "gauge", thresholds.MEMORY_USED),
+                    ("E", "GPU", 60, "text", None),
+                    ("F", "Storage", 110, "gauge", thresholds.STORAGE_USED),
+                )
+            ),
+            Column("G", "Waiting", "short", 70, "colour", thresholds.QUEUED),
+            Column("H", "Tasks/s", "short", 75),
+            Column("reason", "Why down", width=100),
+            Column("restart", "Restart", width=70, links=[links.action_from_row("restart")]),
+            Column("shutdown", "Shut down", width=85, links=[links.action_from_row("shutdown")]),
+            Column("cluster", "Cluster", width=90, mapping={"All": ("unnamed", thresholds.IDLE)}),
+        ],
+        sort="Status",
+        descending=False,
+        height=12,
+        drop=("Value #J", "Value #K"),
+        empty="No node matches the search",
+    )

@@ -1,0 +1,106 @@
+"""PromQL shared by dashboards.
+
+A cluster without a name has no ``cluster`` label; ``cluster=~"$cluster"`` with the variable's All value
+``.*`` selects it, and so does ``by (cluster, ...)``. Aggregating with ``max by`` also folds the duplicates
+of two scrapes of one node (``/metrics`` and ``/probe``, or two exporters) into one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KEYS: Final = "cluster, node_id, hostname"
+BDEV_KEYS: Final = "cluster, node_id, hostname, pool_id, pool_name"
+CLUSTER: Final = 'cluster=~"$cluster"'
+NODE: Final = 'cluster=~"$cluster", node_id=~"$node"'
+FOUND: Final = 'cluster=~"$cluster", node_id=~"$node", node_id=~"$match"'
+"""Nodes that are selected and that the search box finds."""
+BUSIEST: Final = 'cluster=~"$cluster", node_id=~"$node", hostname=~"$busiest"'
+
+UNNAMED: Final = "All"
+"""Stands for the cluster label of a cluster without a name; as a variable's value it selects it."""
+
+FEW: Final = 12
+"""How many nodes get a card, a line or a row of their own where all would drown the reader."""
+
+
+def worst(expression: str, matchers: str = NODE) -> str:
+    """`expression` with ``{}`` replaced by matchers."""
+    return expression.replace("{}", "{" + matchers + "}")
+
+
+def per_node(metric: str, matchers: str = NODE) -> str:
+    """One value a node."""
+    return f"max by ({KEYS}) ({metric}{{{matchers}}})"
+
+
+def per_bdev(expression: str) -> str:
+    """One value a device and node."""
+    return f"max by ({BDEV_KEYS}) ({expression})"
+
+
+def linkable(expression: str) -> str:
+    """`expression` with a ``cluster`` label on every series, for links to other dashboards."""
+    return f'label_replace({expression}, "cluster", "{UNNAMED}", "cluster", "")'
+
+
+def status(matchers: str) -> str:
+    """0 down, 1 hung, 2 up but not well (health score under 60), 3 up; one value a node."""
+    hung = f'0 * max by ({KEYS}) (clio_node_down_info{{reason="hung", {matchers}}}) + 1'
+    unwell = (
+        f"2 * (max by ({KEYS}) (clio_node_up{{{matchers}}}) == 1 "
+        f"and max by ({KEYS}) (node:clio_health:score{{{matchers}}}) < 60)"
+    )
+    return f"{hung} or {unwell} or 3 * max by ({KEYS}) (clio_node_up{{{matchers}}})"
+
+
+def status_with_leader(matchers: str) -> str:
+    """As `status`, and 4 for a leader that is well."""
+    leader = f"max by ({KEYS}) (clio_node_leader{{{matchers}}}) == 1"
+    return f"4 * (({leader}) and ({status(matchers)}) == 3) or {status(matchers)}"
+
+
+def address(matchers: str) -> str:
+    """1 a node, with its IP address as label ``ip``: what the runtime reports, else where it is asked."""
+    asked = f'label_replace(clio_node_info{{{matchers}}}, "ip", "$1", "address", "(.*)")'
+    reported = f'label_replace({asked}, "ip", "$1", "ip_address", "(.+)")'
+    return f"max by ({KEYS}, ip) ({reported})"
+
+
+def with_address(expression: str, matchers: str) -> str:
+    """`expression`, one value a node, with the label ``ip`` added."""
+    return f"({expression}) * on ({KEYS}) group_left (ip) {address(matchers)}"
+
+
+def of_type(expression: str, matchers: str = NODE) -> str:
+    """Device series with the label ``type`` added; keeps the labels of `expression`."""
+    info = f"max by (cluster, node_id, hostname, pool_id, type) (clio_bdev_info{{{matchers}}})"
+    return f"{expression} * on (cluster, node_id, hostname, pool_id) group_left (type) {info}"
+
+
+def by_type(expression: str, matchers: str = NODE, keys: str = "cluster, type") -> str:
+    """Sum of device series by tier."""
+    return f"sum by ({keys}) ({of_type(expression, matchers)})"
+
+
+def rate(counter: str, matchers: str = NODE) -> str:
+    """Increase a second."""
+    return f"rate({counter}{{{matchers}}}[$__rate_interval])"
+
+
+# A node's card is found by cluster and node id together: neither a hostname nor an id is unique across
+# clusters, and a repeated panel has one variable only.
+_CARD: Final = '"card", "/", "cluster", "node_id"'
+
+
+def cards() -> str:
+    """The nodes that get a card: those in the worst state first, with labels ``card`` and ``name``."""
+    state = linkable(status(FOUND))
+    named = f'label_join({state}, "name", " · ", "node_id", "hostname")'
+    return f"bottomk({FEW}, label_join({named}, {_CARD}))"
+
+
+def on_card(expression: str) -> str:
+    """Those series of `expression`, one value a node, that belong to the card ``$card``."""
+    chosen = 'label_replace(vector(1), "card", "$card", "", "")'
+    return f"label_join({linkable(expression)}, {_CARD}) and on (card) {chosen}"

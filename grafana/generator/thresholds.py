@@ -1,0 +1,157 @@
+"""What colours mean and where "bad" begins: the same on every dashboard, the same numbers as the alerts.
+
+Green is well, orange wants a look, red wants a hand, purple is a node that hangs, blue and the classic
+palette carry no judgement. All are names of Grafana's palette, which has a light and a dark shade of each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from grafana_foundation_sdk.builders import dashboard as builders
+from grafana_foundation_sdk.models import dashboard as models
+
+GOOD: Final = "green"
+WARN: Final = "orange"
+BAD: Final = "red"
+HUNG: Final = "purple"
+NEUTRAL: Final = "blue"
+IDLE: Final = "#8e8e8e"
+
+READ: Final = "blue"
+WRITTEN: Final = "purple"
+CPU: Final = "blue"
+MEMORY: Final = "purple"
+GPU: Final = "super-light-blue"
+
+
+@dataclass(frozen=True)
+class Band:
+    """Where a quantity becomes bad.
+
+    Attributes:
+        warn: first value that wants a look; None where the only question is bad or not.
+        bad: first value that wants a hand; None where nothing about it is urgent.
+        low_is_bad: the quantity is bad below these values instead of above.
+        alerts: which alert of prometheus/rules fires at ``warn`` or ``bad``; a test compares the numbers.
+    """
+
+    warn: float | None
+    bad: float | None
+    low_is_bad: bool = False
+    alerts: dict[str, str] = field(default_factory=dict)
+
+    def steps(self) -> list[models.Threshold]:
+        """Grafana's steps, the first without a value."""
+        if self.low_is_bad:
+            colours = [BAD, WARN, GOOD] if self.warn is not None else [BAD, GOOD]
+            values = [self.bad, self.warn] if self.warn is not None else [self.bad]
+        else:
+            pairs = [(self.warn, WARN), (self.bad, BAD)]
+            colours = [GOOD] + [colour for value, colour in pairs if value is not None]
+            values = [value for value, _ in pairs if value is not None]
+        return [
+            models.Threshold(value=value, color=colour)
+            for value, colour in zip([None, *values], colours, strict=True)
+        ]
+
+
+# Ratios 0 to 1. There is none for a busy processor: that is what it was bought for.
+MEMORY_USED: Final = Band(
+    0.9, 0.97, alerts={"warn": "ClioNodeMemoryPressure", "bad": "ClioNodeMemoryExhausted"}
+)
+HBM_USED: Final = Band(0.95, None, alerts={"warn": "ClioNodeGpuMemoryPressure"})
+STORAGE_USED: Final = Band(0.9, None, alerts={"warn": "ClioBdevAlmostFull"})
+WORKERS_BUSY: Final = Band(0.95, None, alerts={"warn": "ClioNodeSaturated"})
+COST_ERROR: Final = Band(5, None, alerts={"warn": "ClioCostModelBadlyOff"})
+UP_RATIO: Final = Band(1, 0.75, low_is_bad=True, alerts={"bad": "ClioClusterManyNodesDown"})
+AVAILABILITY: Final = Band(0.999, 0.99, low_is_bad=True)
+
+# Counts.
+ANY_IS_BAD: Final = Band(None, 1)
+ANY_IS_WORTH_A_LOOK: Final = Band(1, None)
+SEVERAL_FILES: Final = Band(2, None)
+"""ClioConfigDiffers: more than one."""
+QUEUED: Final = Band(100, None, alerts={"warn": "ClioQueueBacklogGrowing"})
+
+# Seconds.
+SAMPLE_AGE: Final = Band(120, None)
+"""ClioNodeStatisticsStale: no new sample in 2 minutes."""
+ROUND_TRIP: Final = Band(1, 3)
+"""The exporter gives a node up after 3 s, unless configured."""
+TIME_TO_FULL: Final = Band(
+    3 * 86400,
+    4 * 3600,
+    low_is_bad=True,
+    alerts={"warn": "ClioBdevFillsWithin3Days", "bad": "ClioBdevFillsWithin4Hours"},
+)
+TIME_TO_FAILURE: Final = Band(
+    30 * 86400,
+    3 * 86400,
+    low_is_bad=True,
+    alerts={"warn": "ClioBdevFailurePredicted", "bad": "ClioBdevFailureImminent"},
+)
+SCRAPE_TIME: Final = Band(8, None)
+"""ClioExporterScrapeSlow: 80 % of the scrape timeout, which is 10 s unless configured."""
+
+# Points of 100. A node under the second number is shown as degraded.
+SCORE: Final = Band(90, 60, low_is_bad=True)
+
+
+def config(band: Band) -> builders.ThresholdsConfig:
+    """Thresholds of a panel."""
+    return builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(band.steps())
+
+
+def plain(colour: str = NEUTRAL) -> builders.ThresholdsConfig:
+    """Thresholds of a panel that judges nothing."""
+    return (
+        builders.ThresholdsConfig()
+        .mode(models.ThresholdsMode.ABSOLUTE)
+        .steps([models.Threshold(value=None, color=colour)])
+    )
+
+
+def as_property(band: Band) -> models.DynamicConfigValue:
+    """The same as a field override."""
+    steps = models.ThresholdsConfig(mode=models.ThresholdsMode.ABSOLUTE, steps=band.steps())
+    return models.DynamicConfigValue(id_val="thresholds", value=steps)
+
+
+Mapping = dict[str, tuple[str, str]]
+
+NODE_STATUS: Final[Mapping] = {
+    "0": ("Down", BAD),
+    "1": ("Hung", HUNG),
+    "2": ("Degraded", WARN),
+    "3": ("Up", GOOD),
+    "4": ("Up, leader", GOOD),
+}
+YES_NO: Final[Mapping] = {"0": ("no", IDLE), "1": ("yes", GOOD)}
+LEADER: Final[Mapping] = {"0": ("", IDLE), "1": ("leader", NEUTRAL)}
+SUCCESS: Final[Mapping] = {"0": ("failed", BAD), "1": ("ok", GOOD)}
+WORKER_STATE: Final[Mapping] = {
+    "0": ("idle", IDLE),
+    "1": ("running", GOOD),
+    "2": ("work is waiting", WARN),
+    "3": ("stopped", BAD),
+}
+
+
+def nothing(text: str) -> models.ValueMapping:
+    """Shows a value that is not there as `text`, in grey: absence is not bad, and not 0."""
+    result = models.ValueMappingResult(text=text, color=IDLE, index=0)
+    options = models.DashboardSpecialValueMapOptions(
+        match=models.SpecialValueMatch.NULL_AND_NAN, result=result
+    )
+    return models.SpecialValueMap(options=options)
+
+
+def mappings(mapping: Mapping) -> list[models.ValueMapping]:
+    """Value mappings of a panel."""
+    options = {
+        value: models.ValueMappingResult(text=text, color=colour, index=index)
+        for index, (value, (text, colour)) in enumerate(mapping.items())
+    }
+    return [models.ValueMap(options=options)]

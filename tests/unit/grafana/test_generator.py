@@ -1,0 +1,85 @@
+"""The generator: what it makes is what is committed, and its thresholds are those of the alerts."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.unit.grafana import boards
+from tests.unit.grafana.boards import ROOT, UIDS, load, panels
+
+if sys.version_info < (3, 11):
+    pytest.skip("grafana-foundation-sdk needs Python 3.11", allow_module_level=True)
+
+from grafana.generator import board as generator
+from grafana.generator import links, thresholds, variables
+from grafana.generator.__main__ import main, render, write
+from grafana.generator.boards import all_boards
+
+RULES = ROOT / "prometheus" / "rules"
+NO_RULES = "prometheus/rules is not part of this tree"
+
+
+def test_the_committed_files_are_what_the_generator_makes(tmp_path: Path) -> None:
+    write(tmp_path, variables.CONTROL_API_URL)
+    made = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    committed = {path.name: path.read_text(encoding="utf-8") for path in boards.DIRECTORY.iterdir()}
+    assert made == committed, "run: make dashboards"
+
+
+def test_the_dashboards_are_those_that_link_to_each_other() -> None:
+    assert tuple(sorted(links.TITLES)) == UIDS
+    assert [board.uid for board in all_boards(variables.CONTROL_API_URL)] == list(links.TITLES)
+
+
+def test_the_address_of_the_control_api_can_be_given(tmp_path: Path) -> None:
+    assert main(["--directory", str(tmp_path), "--control-api", "https://desk.example:5000/"]) == 0
+    made = json.loads((tmp_path / "clio-node.json").read_text(encoding="utf-8"))
+    (constant,) = [v for v in made["templating"]["list"] if v["name"] == "control_api"]
+    assert constant["query"] == "https://desk.example:5000"
+
+
+def test_generation_is_deterministic() -> None:
+    first, second = ([render(b) for b in all_boards(variables.CONTROL_API_URL)] for _ in range(2))
+    assert first == second
+
+
+def test_thresholds_are_those_of_the_alerts() -> None:
+    if not (RULES / "alerts.yml").exists():
+        pytest.skip(NO_RULES)
+    groups = yaml.safe_load((RULES / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    exprs = {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
+    checked = 0
+    for name, band in vars(thresholds).items():
+        if not isinstance(band, thresholds.Band):
+            continue
+        for level, alert in band.alerts.items():
+            value = getattr(band, level)
+            products = re.findall(r"\d+(?:\.\d+)?(?: \* \d+(?:\.\d+)?)*", exprs[alert])
+            numbers = {eval(text) for text in products}  # digits and * only
+            assert any(abs(n - v) < 1e-9 for n in numbers for v in (value, 1 - value)), (name, level, alert)
+            checked += 1
+    assert checked > 5
+
+
+def test_panels_that_may_be_empty_say_so() -> None:
+    for board in all_boards(variables.CONTROL_API_URL):
+        expected = generator.expected_empty(board)
+        by_id = {panel["id"]: panel for panel in panels(board.uid, rows=True)}
+        for number, reason in expected.items():
+            assert by_id[number]["fieldConfig"]["defaults"]["noValue"] == reason
+
+
+def test_colours_mean_the_same_everywhere() -> None:
+    """Judging colours only come from the shared module: fixed colours of panels are of its names."""
+    allowed = {value for name, value in vars(thresholds).items() if name.isupper() and isinstance(value, str)}
+    for uid in UIDS:
+        text = json.dumps(load(uid))
+        fixed = set(re.findall(r'"fixedColor": "([^"]+)"', text))
+        steps = set(re.findall(r'"color": "([^"]+)"', text))
+        assert fixed | steps <= allowed | {"orange"}, uid
