@@ -31,6 +31,7 @@ from grafana.generator import variables
 from grafana.generator.thresholds import IDLE, Band, Mapping, as_property, config, mappings, nothing, plain
 
 COLUMNS: Final = 24
+MOST_TILES: Final = 5000
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ def number(
     band: Band | None = None,
     mapping: Mapping | None = None,
     label: str | None = None,
+    colour: str | None = None,
     empty: str | None = None,
     width: int = 3,
     height: int = 4,
@@ -155,7 +157,7 @@ def number(
     trend: bool = False,
     links: Sequence[builders.DashboardLink] = (),
 ) -> Tile:
-    """One big number; or the text of a `label`, of each series there is."""
+    """One big number; or the text of a `label`, of each series there is. `colour` is for what is never judged."""
     panel = _dress(stat.Panel(), title, description, _counted(unit, decimals), empty, band)
     panel = _with_targets(panel, [Query(expr)], "table" if label else "range" if trend else "instant")
     reduced = _last() if label is None else _texts(label)
@@ -169,6 +171,8 @@ def number(
         .color_scheme(_colour("thresholds"))
         .data_links(list(links))
     )
+    if colour is not None:
+        panel = panel.thresholds(plain(colour))
     mapped = mappings(mapping) if mapping is not None else []
     if empty is not None:
         mapped.append(nothing(empty))
@@ -183,7 +187,6 @@ def tiles(
     title: str,
     description: str,
     expr: str,
-    legend: str,
     *,
     unit: str = "short",
     band: Band | None = None,
@@ -194,12 +197,20 @@ def tiles(
     links: Sequence[builders.DashboardLink] = (),
     empty: str | None = None,
 ) -> Tile:
-    """A map: one coloured tile a series, as many as there are."""
-    panel = _dress(stat.Panel(), title, description, unit, empty, band)
-    panel = _with_targets(panel, [Query(expr, legend)], "instant")
+    """A map of nodes: one coloured tile a node, by node id."""
+    panel = _dress(stat.Panel(), title, description, "none", empty, band)
+    panel = _with_targets(panel, [Query(expr)], "table")
     mode = common_models.BigValueTextMode
+    # Prometheus sorts by the text of labels: 1, 10, 100, 2. The panel shows every field that is a number: the
+    # id has to be text again after it was sorted as one.
+    for step in (_converted("node_id", "number"), _sorted("node_id"), _converted("node_id", "string")):
+        panel = panel.with_transformation(step)
     panel = (
-        panel.reduce_options(_last())
+        panel.reduce_options(
+            common.ReduceDataOptions().calcs(["lastNotNull"]).values(True).limit(MOST_TILES).fields("")
+        )
+        .text(common.VizTextDisplayOptions().title_size(8).value_size(8))
+        .display_name("${__data.fields.node_id}")
         .graph_mode(common_models.BigValueGraphMode.NONE)
         .color_mode(common_models.BigValueColorMode.BACKGROUND_SOLID)
         .text_mode(mode.VALUE_AND_NAME if with_values else mode.NAME)
@@ -208,8 +219,11 @@ def tiles(
         .color_scheme(_colour("thresholds"))
         .data_links(list(links))
     )
+    # Of the value alone: ids would be shown with the unit and mapped too.
+    properties = [_property("unit", unit)]
     if mapping is not None:
-        panel = panel.mappings(mappings(mapping))
+        properties.append(_property("mappings", mappings(mapping)))
+    panel = panel.override_by_name("Value", properties)
     return Tile(panel, width, height, empty)
 
 
@@ -379,6 +393,15 @@ def _transformation(name: str, **options: object) -> models.DataTransformerConfi
     return models.DataTransformerConfig(id_val=name, options=options)
 
 
+def _converted(name: str, kind: str) -> models.DataTransformerConfig:
+    conversion = {"targetField": name, "destinationType": kind}
+    return _transformation("convertFieldType", conversions=[conversion], fields={})
+
+
+def _sorted(name: str) -> models.DataTransformerConfig:
+    return _transformation("sortBy", fields={}, sort=[{"field": name}])
+
+
 _CELLS: Final[dict[str, dict[str, object]]] = {
     "gauge": {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
     "background": {"type": "color-background", "mode": "basic"},
@@ -484,24 +507,13 @@ def graph(
     width: int = COLUMNS,
     height: int = 12,
     empty: str | None = None,
-    main_stat: bool = False,
 ) -> Tile:
     """A graph of nodes and edges.
 
-    `nodes` has the labels ``id``, ``title``, ``subtitle`` and perhaps ``color``; `edges` has ``id``,
-    ``source`` and ``target``. With `main_stat` the value of a node stands in its circle.
+    `nodes` has the labels ``id``, ``title`` and perhaps ``subtitle``, ``color`` and ``mainstat``, the text
+    in the circle (the panel writes numbers with two decimals, whatever they are); `edges` has ``id``,
+    ``source`` and ``target``.
     """
     panel = _dress(nodegraph.Panel(), title, description, unit, empty, None)
     panel = _with_targets(panel, [Query(nodes), Query(edges)], "table")
-    if main_stat:
-        # The panel goes by the names of fields, which renaming does not change: a new field has to be made.
-        panel = panel.with_transformation(
-            _transformation(
-                "calculateField",
-                mode="binary",
-                alias="mainstat",
-                binary={"left": "Value #A", "operator": "*", "right": "1"},
-                replaceFields=False,
-            )
-        )
     return Tile(panel, width, height, empty)

@@ -189,16 +189,16 @@ def _clusters() -> Tile:
                 mapping=_UNNAMED,
                 links=[links.to_dashboard("clio-topology", "Open its topology")],
             ),
-            Column("A", "Score", "none", None, "background", thresholds.SCORE, decimals=0),
-            Column("B", "In 1 h", "none", None, decimals=0),
-            Column("C", "Up", "none", None),
-            Column("D", "Nodes", "none", None),
+            Column("A", "Score", "none", 65, "background", thresholds.SCORE, decimals=0),
+            Column("B", "In 1 h", "none", 65, decimals=0),
+            Column("C", "Up", "none", 55),
+            Column("D", "Nodes", "none", 65),
             *(
-                Column(ref, title, "percentunit", None, "colour", thresholds.AVAILABILITY, decimals=2)
+                Column(ref, title, "percentunit", 85, "colour", thresholds.AVAILABILITY, decimals=2)
                 for ref, title in (("E", "Up 1 h"), ("F", "Up 1 d"), ("G", "Up 30 d"))
             ),
-            Column("H", "Tasks/s", "short", None),
-            Column("I", "Waiting", "short", None),
+            Column("H", "Tasks/s", "short", 80),
+            Column("I", "Waiting", "short", 75),
             Column(
                 "J", "Memory", "percentunit", 140, "gauge", thresholds.MEMORY_USED, low=0, high=1, decimals=0
             ),
@@ -330,7 +330,11 @@ def _load() -> list[Tile]:
 def _connectivity() -> list[Tile]:
     slow = f"topk({4 * FEW}, {per_node('clio_node_probe_duration_seconds', CLUSTER)})"
     identified = f'label_join({linkable(slow)}, "id", "/", "cluster", "node_id")'
-    titled = f'label_join({identified}, "title", " · ", "node_id", "hostname")'
+    milliseconds = (
+        'count_values by (cluster, node_id, hostname, id) ("mainstat", '
+        f'round(1000 * label_join({linkable(slow)}, "id", "/", "cluster", "node_id")))'
+    )
+    titled = f'label_join({milliseconds}, "title", " · ", "node_id", "hostname")'
     state = linkable(status(CLUSTER))
 
     def coloured(colour: str, values: str) -> str:
@@ -354,26 +358,27 @@ def _connectivity() -> list[Tile]:
     return [
         tiles(
             "Round trip by node",
-            "Time each node took to answer everything a scrape asks, or to fail "
+            "Time each node that is up took to answer everything a scrape asks "
             "(clio_node_probe_duration_seconds). Orange from 1 s, red from 3 s, when the exporter gives up. Click a tile for the node.",
-            linkable(per_node("clio_node_probe_duration_seconds", CLUSTER)),
-            "{{node_id}}",
+            linkable(
+                f"{per_node('clio_node_probe_duration_seconds', CLUSTER)} "
+                f"and on ({KEYS}) ({per_node('clio_node_up', CLUSTER)} == 1)"
+            ),
             unit="s",
             band=thresholds.ROUND_TRIP,
             width=12,
             height=9,
-            links=[links.node_from_series()],
+            links=[links.node_from_row()],
         ),
         graph(
             "Connectivity map",
             f"The exporter and the {4 * FEW} slowest nodes, with the round-trip time in the circle: green up, "
             "orange not well, purple hung, red down (clio_node_probe_duration_seconds, clio_node_up).",
-            nodes,
+            f'label_replace({nodes}, "mainstat", "$1 ms", "mainstat", "(.+)")',
             edges,
             unit="s",
             width=12,
             height=9,
-            main_stat=True,
         ),
         lines(
             "Round trip over time",

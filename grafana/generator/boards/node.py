@@ -6,7 +6,7 @@ from grafana.generator import links, thresholds, variables
 from grafana.generator.annotations import restarts
 from grafana.generator.board import Board
 from grafana.generator.panels import Column, Query, Section, Tile, lines, number, rows, states
-from grafana.generator.queries import BDEV_KEYS, NODE, address, per_node, rate, status_with_leader
+from grafana.generator.queries import BDEV_KEYS, KEYS, NODE, address, per_node, rate, status_with_leader
 
 _NO_GPU = "No GPU reported"
 
@@ -44,7 +44,7 @@ def _identity() -> list[Tile]:
             "(clio_node_down_info). Empty while it does.",
             f"max by (cluster, node_id, hostname, reason) (clio_node_down_info{{{NODE}}})",
             label="reason",
-            band=thresholds.ANY_IS_BAD,
+            colour=thresholds.BAD,
             width=3,
             empty="Node is up",
         ),
@@ -85,12 +85,14 @@ def _identity() -> list[Tile]:
         ),
         number(
             "Round trip",
-            "Time the node took to answer everything the last scrape asked, or to fail "
+            "Time the node took to answer everything the last scrape asked "
             "(clio_node_probe_duration_seconds). From 1 s it wants a look; at 3 s, unless configured, the exporter gives up.",
-            per_node("clio_node_probe_duration_seconds", NODE),
+            f"{per_node('clio_node_probe_duration_seconds', NODE)} "
+            f"and on ({KEYS}) ({per_node('clio_node_up', NODE)} == 1)",
             unit="s",
             band=thresholds.ROUND_TRIP,
             width=3,
+            empty="Node is down",
         ),
     ]
 

@@ -102,13 +102,11 @@ def _chain() -> Tile:
         "Every pool of the compose section and the next pool it passes tasks to "
         "(clio_composed_pool_info). A pool without an arrow is the end of a chain, or stands alone. In the "
         "circle: on how many nodes it runs; a red circle runs on none (clio_pool_info).",
-        f"max by ({keys}) ({running} or {missing})",
+        f'count_values by ({keys}) ("mainstat", {running} or {missing})',
         f"max by (id, source, target) ({edge})",
         width=16,
         height=13,
         empty=_NO_COMPOSE,
-        main_stat=True,
-        unit="none",
     )
 
 
@@ -214,18 +212,16 @@ def _statistics() -> list[Tile]:
         ),
         rows(
             "Statistics of other modules",
-            "Numbers that modules report by their own names, summed over the selected nodes, with the change "
-            "a second (clio_module_stat). The runtime's own modules report none besides those above.",
+            "Numbers that modules report by their own names, summed over the selected nodes "
+            "(clio_module_stat). The runtime's own modules report none besides those above.",
             [
                 f"sum by (module, pool_name, stat) (clio_module_stat{{{NODE}}})",
-                f"sum by (module, pool_name, stat) (deriv(clio_module_stat{{{NODE}}}[$__rate_interval]))",
             ],
             [
                 Column("module", "Module", width=200),
                 Column("pool_name", "Pool"),
                 Column("stat", "Statistic", width=240),
                 Column("A", "All nodes", "short", 120),
-                Column("B", "Change/s", "short", 120),
             ],
             sort="Module",
             descending=False,

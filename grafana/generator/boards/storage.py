@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana.generator import links, thresholds, variables
 from grafana.generator.board import Board
-from grafana.generator.panels import Column, Query, Section, Tile, bars, lines, number, override, rows
+from grafana.generator.panels import Column, Query, Section, Tile, lines, number, rows
 from grafana.generator.queries import BDEV_KEYS, FEW, KEYS, NODE, by_type, linkable, of_type, rate
 
 _NONE = "No block device reports"
@@ -116,6 +116,7 @@ def _tiers() -> list[Tile]:
     capacity = by_type(f"max by ({BDEV_KEYS}) (clio_bdev_capacity_bytes{{{NODE}}})")
     free = by_type(f"max by ({BDEV_KEYS}) (clio_bdev_free_bytes{{{NODE}}})")
     growth = by_type(f"max by ({BDEV_KEYS}) (bdev:clio_bdev_used_bytes:deriv1h{{{NODE}}})")
+    still = by_type(f"max by ({BDEV_KEYS}) (deriv(clio_bdev_free_bytes{{{NODE}}}[15m]))")
     return [
         rows(
             "Tiers",
@@ -128,12 +129,12 @@ def _tiers() -> list[Tile]:
                 linkable(f"1 - {free} / ({capacity} > 0)"),
                 linkable(by_type(rate("clio_bdev_read_bytes_total"))),
                 linkable(by_type(rate("clio_bdev_written_bytes_total"))),
-                linkable(f"{free} / ({growth} > 0)"),
+                linkable(f"{free} / ({growth} > 0 and {still} < 0)"),
             ],
             [
                 Column("type", "Tier", width=75),
-                Column("A", "Devices", "none", 75),
-                Column("B", "Size", "bytes", 95),
+                Column("A", "Devices", "none", 70),
+                Column("B", "Size", "bytes", 85),
                 Column("C", "Used", "percentunit", 120, "gauge", thresholds.STORAGE_USED, low=0, high=1),
                 Column("D", "Read", "binBps", 90),
                 Column("E", "Written", "binBps", 90),
@@ -142,7 +143,7 @@ def _tiers() -> list[Tile]:
             ],
             sort="Tier",
             descending=False,
-            width=12,
+            width=14,
             height=7,
             empty=_NONE,
         ),
@@ -154,6 +155,7 @@ def _tiers() -> list[Tile]:
             unit="percentunit",
             band=thresholds.STORAGE_USED,
             high=1,
+            width=10,
             height=7,
             empty=_NONE,
         ),
@@ -233,10 +235,10 @@ def _devices() -> list[Tile]:
             [
                 Column("node_id", "Node", width=70, links=[links.node_from_row()]),
                 Column("hostname", "Host"),
-                Column("A", "Targets", "none", 80),
-                Column("B", "Blobs", "short", 80),
-                Column("C", "Size", "bytes", 95),
-                Column("D", "Used", "percentunit", 120, "gauge", thresholds.STORAGE_USED, low=0, high=1),
+                Column("A", "Targets", "none", 70),
+                Column("B", "Blobs", "short", 60),
+                Column("C", "Size", "bytes", 85),
+                Column("D", "Used", "percentunit", 115, "gauge", thresholds.STORAGE_USED, low=0, high=1),
                 Column("cluster", "cluster", hidden=True),
             ],
             sort="Node",
@@ -301,7 +303,7 @@ def _arrays() -> list[Tile]:
                 Column("pool_name", "Array"),
                 Column("A", "Size", "bytes", 90),
                 Column("B", "Used", "percentunit", 110, "gauge", thresholds.STORAGE_USED, low=0, high=1),
-                Column("C", "Out of service", "none", 110, "colour", thresholds.ANY_IS_BAD),
+                Column("C", "Out of service", "none", 120, "colour", thresholds.ANY_IS_BAD),
                 Column("D", "Survives", "none", 80),
                 Column("E", "Data", "none", 60),
                 Column("F", "Parity", "none", 70),
@@ -313,22 +315,27 @@ def _arrays() -> list[Tile]:
             height=7,
             empty=_NO_ARRAY,
         ),
-        bars(
+        rows(
             "Recovery",
             "How far the rebuild of each array's member is (clio_safe_bdev_recovery_operations_completed of "
             "clio_safe_bdev_recovery_operations). Empty while none is rebuilt.",
             [
-                Query(
+                linkable(
                     f"{array('clio_safe_bdev_recovery_operations_completed')} "
                     f"/ ({array('clio_safe_bdev_recovery_operations')} > 0) "
-                    f"and {array('clio_safe_bdev_recovery_active')} == 1",
-                    "node {{node_id}} {{pool_name}}",
+                    f"and {array('clio_safe_bdev_recovery_active')} == 1"
                 )
             ],
+            [
+                Column("node_id", "Node", width=65, links=[links.node_from_row()]),
+                Column("pool_name", "Array"),
+                Column("Value", "Rebuilt", "percentunit", 150, "gauge", low=0, high=1),
+                *(Column(name, name, hidden=True) for name in ("cluster", "hostname", "pool_id")),
+            ],
+            sort="Rebuilt",
             width=10,
             height=7,
             empty="No array is being rebuilt",
-            overrides=[("A", [override("color", {"mode": "fixed", "fixedColor": thresholds.WARN})])],
         ),
         rows(
             "Members of arrays",

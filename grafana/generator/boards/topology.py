@@ -8,6 +8,7 @@ from grafana.generator.panels import Column, Query, Section, Tile, bars, number,
 from grafana.generator.queries import (
     CLUSTER,
     FOUND,
+    KEYS,
     address,
     linkable,
     on_card,
@@ -62,7 +63,7 @@ def _totals() -> list[Tile]:
             "Degraded",
             "Nodes that answer, and have a health score under 60: old samples, stuck workers, full memory or "
             "storage (node:clio_health:score). The Cluster health dashboard tells which part.",
-            f"sum({per_node('node:clio_health:score', FOUND)} < bool 60)",
+            f"sum(({per_node('node:clio_health:score', FOUND)} < bool 60) * on ({KEYS}) {up})",
             band=thresholds.ANY_IS_WORTH_A_LOOK,
             decimals=0,
             empty="No health score: are the recording rules loaded?",
@@ -120,12 +121,10 @@ def _map() -> Tile:
         "connections and does not answer). From clio_node_up, clio_node_down_info and node:clio_health:score. "
         "Click a tile for the node's page.",
         linkable(status(FOUND)),
-        "{{node_id}}",
         mapping=thresholds.NODE_STATUS,
         with_values=False,
-        width=14,
         height=7,
-        links=[links.node_from_series()],
+        links=[links.node_from_row()],
         empty="No node matches the search",
     )
 
@@ -153,15 +152,14 @@ def _alerts() -> Tile:
                     "info": ("info", thresholds.NEUTRAL),
                 },
             ),
-            Column("alertname", "Alert"),
+            Column("alertname", "Alert", width=300),
             Column("node_id", "Node", width=70, links=[links.node_from_row()]),
             Column("hostname", "Host"),
-            Column("cluster", "Cluster", hidden=True),
+            Column("cluster", "Cluster", width=150, mapping={"All": ("unnamed", thresholds.IDLE)}),
         ],
         sort="Severity",
         descending=False,
-        width=10,
-        height=7,
+        height=5,
         empty="No alert is firing",
     )
 
@@ -178,13 +176,15 @@ def _card() -> Tile:
         "Node $card",
         "Status, processor, main memory, and where the node has GPUs their use and memory. From clio_node_up, "
         "clio_node_cpu_utilization_ratio, clio_node_memory_available_bytes, clio_node_gpu_utilization_ratio "
-        "and clio_node_hbm_used_bytes. A bar that is missing was not reported. Click for the node's page.",
+        "and clio_node_hbm_used_bytes. A bar that is missing was not reported; of a node that is down there is the reason instead "
+        "(clio_node_down_info). Click for the node's page.",
         [
             Query(on_card(with_address(status_with_leader(FOUND), FOUND)), "{{ip}}"),
             Query(on_card(per_node("clio_node_cpu_utilization_ratio", FOUND)), "CPU"),
             Query(on_card(memory_used), "Memory"),
             Query(on_card(per_node("clio_node_gpu_utilization_ratio", FOUND)), "GPU"),
             Query(on_card(hbm_used), "GPU memory"),
+            Query(on_card(f"max by ({KEYS}, reason) (clio_node_down_info{{{FOUND}}})"), "{{reason}}"),
         ],
         band=thresholds.MEMORY_USED,
         mapping=thresholds.NODE_STATUS,
@@ -194,10 +194,13 @@ def _card() -> Tile:
         height=5,
         links=[links.node_from_series()],
         overrides=[
-            ("A", [override("max", 1), override("unit", "none")]),
+            # A full bar for every status, also for 0, down.
+            ("A", [override("min", -1), override("max", 0), override("unit", "none")]),
             ("B", [_NO_JUDGEMENT]),
             ("D", [_NO_JUDGEMENT]),
             ("E", [thresholds.as_property(thresholds.HBM_USED)]),
+            # The reason is the bar's name; its value is always 1.
+            ("F", [override("mappings", thresholds.mappings({"1": ("", thresholds.BAD)}))]),
         ],
     )
 
@@ -230,25 +233,25 @@ def _table() -> Tile:
         "other clio_node_*, clio_bdev_* and clio_worker_* metrics.",
         [linkable(query) for query in queries],
         [
-            Column("A", "Status", width=85, cell="background", mapping=thresholds.NODE_STATUS),
-            Column("node_id", "Node", width=65, links=[links.node_from_row()]),
-            Column("hostname", "Host", width=115, links=[links.node_from_row()]),
-            Column("ip", "IP address", width=125),
+            Column("A", "Status", width=80, cell="background", mapping=thresholds.NODE_STATUS),
+            Column("node_id", "Node", width=55, links=[links.node_from_row()]),
+            Column("hostname", "Host", width=105, links=[links.node_from_row()]),
+            Column("ip", "IP address", width=110),
             Column("B", "Leader", width=65, cell="colour", mapping=thresholds.LEADER),
             Column("I", "Health", width=65, cell="colour", band=thresholds.SCORE, decimals=0, unit="none"),
             *(
                 # An empty bar would look like 0 %: a node without GPU has an empty cell.
                 Column(ref, title, "percentunit", width, cell, band, decimals=0, low=0, high=1)
                 for ref, title, width, cell, band in (
-                    ("C", "CPU", 110, "gauge", None),
-                    ("D", "Memory", 110, "gauge", thresholds.MEMORY_USED),
-                    ("E", "GPU", 60, "text", None),
-                    ("F", "Storage", 110, "gauge", thresholds.STORAGE_USED),
+                    ("C", "CPU", 104, "gauge", None),
+                    ("D", "Memory", 104, "gauge", thresholds.MEMORY_USED),
+                    ("E", "GPU", 50, "text", None),
+                    ("F", "Storage", 104, "gauge", thresholds.STORAGE_USED),
                 )
             ),
             Column("G", "Waiting", "short", 70, "colour", thresholds.QUEUED),
-            Column("H", "Tasks/s", "short", 75),
-            Column("reason", "Why down", width=100),
+            Column("H", "Tasks/s", "short", 70),
+            Column("reason", "Why down", width=110),
             Column("restart", "Restart", width=70, links=[links.action_from_row("restart")]),
             Column("shutdown", "Shut down", width=85, links=[links.action_from_row("shutdown")]),
             Column("cluster", "Cluster", width=90, mapping={"All": ("unnamed", thresholds.IDLE)}),

@@ -135,11 +135,12 @@ def _aggregate(node: p.AggregateExpr) -> frozenset[str]:
     inner = labels(node.expr)
     if str(node.op) in ("topk", "bottomk"):
         return inner
+    counted = frozenset({node.param.val} if str(node.op) == "count_values" else ())
     if node.modifier is None:
-        return frozenset()
+        return counted
     named = frozenset(node.modifier.labels)
     _exists(named, inner, node)
-    return named if node.modifier.type == p.AggModifierType.By else inner - named
+    return counted | (named if node.modifier.type == p.AggModifierType.By else inner - named)
 
 
 def _binary(node: p.BinaryExpr) -> frozenset[str]:
