@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from grafana.generator import links, thresholds, variables
 from grafana.generator.board import Board
 from grafana.generator.panels import Column, Query, Section, Tile, bars, number, override, rows, tiles
@@ -18,7 +20,9 @@ from grafana.generator.queries import (
     with_address,
 )
 
-_NO_JUDGEMENT = override("color", {"mode": "fixed", "fixedColor": thresholds.NEUTRAL})
+# Alerts of the nodes that are selected and found, and those of no node.
+_ALERT: Final = f'{CLUSTER}, node_id=~"$node|", node_id=~"$match|"'
+_NO_JUDGEMENT: Final = override("color", {"mode": "fixed", "fixedColor": thresholds.NEUTRAL})
 
 
 def board(control_api: str) -> Board:
@@ -79,7 +83,7 @@ def _totals() -> list[Tile]:
         number(
             "Firing alerts",
             "Alerts of the CLIO rules that fire now (ALERTS). The list is below.",
-            f'count(ALERTS{{alertname=~"Clio.+", alertstate="firing", {CLUSTER}}}) '
+            f'count(ALERTS{{alertname=~"Clio.+", alertstate="firing", {_ALERT}}}) '
             f"or 0 * count(node:clio_node_up:max{{{CLUSTER}}})",
             band=thresholds.ANY_IS_BAD,
             decimals=0,
@@ -137,7 +141,7 @@ def _alerts() -> Tile:
         [
             linkable(
                 "max by (cluster, alertname, severity, node_id, hostname) "
-                f'(ALERTS{{alertname=~"Clio.+", alertstate="firing", {CLUSTER}}})'
+                f'(ALERTS{{alertname=~"Clio.+", alertstate="firing", {_ALERT}}})'
             )
         ],
         [
