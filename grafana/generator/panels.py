@@ -201,6 +201,7 @@ def tiles(
     panel = _dress(stat.Panel(), title, description, "none", empty, band)
     panel = _with_targets(panel, [Query(expr)], "table")
     mode = common_models.BigValueTextMode
+    size = 11 if with_values else 8
     # Prometheus sorts by the text of labels: 1, 10, 100, 2. The panel shows every field that is a number: the
     # id has to be text again after it was sorted as one.
     for step in (_converted("node_id", "number"), _sorted("node_id"), _converted("node_id", "string")):
@@ -209,7 +210,8 @@ def tiles(
         panel.reduce_options(
             common.ReduceDataOptions().calcs(["lastNotNull"]).values(True).limit(MOST_TILES).fields("")
         )
-        .text(common.VizTextDisplayOptions().title_size(8).value_size(8))
+        # Fixed, for the panel's own choice cuts the ids of some hundred nodes off.
+        .text(common.VizTextDisplayOptions().title_size(size).value_size(size))
         .display_name("${__data.fields.node_id}")
         .graph_mode(common_models.BigValueGraphMode.NONE)
         .color_mode(common_models.BigValueColorMode.BACKGROUND_SOLID)

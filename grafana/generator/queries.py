@@ -20,6 +20,9 @@ BUSIEST: Final = 'cluster=~"$cluster", node_id=~"$node", hostname=~"$busiest"'
 UNNAMED: Final = "All"
 """Stands for the cluster label of a cluster without a name; as a variable's value it selects it."""
 
+BUSY_TURNS: Final = 10
+"""Idle turns of a worker's loop since its last work up to which it counts as busy; as in the recording rules."""
+
 FEW: Final = 12
 """How many nodes get a card, a line or a row of their own where all would drown the reader."""
 

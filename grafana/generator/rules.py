@@ -11,6 +11,7 @@ RECORDED: Final[dict[str, tuple[str, ...]]] = {
     "node:clio_node_up:max": _NODE,
     "node:clio_health:score": _NODE,
     "node:clio_health_component:ratio": (*_NODE, "component"),
+    "node:clio_worker_busy:ratio5m": _NODE,
     "worker:clio_worker_stuck:bool10m": (*_NODE, "worker_id"),
     "bdev:clio_bdev_used_bytes:deriv1h": _BDEV,
     "safe_bdev:clio_safe_bdev_unavailable_members:count": _BDEV,

@@ -63,7 +63,7 @@ MEMORY_USED: Final = Band(
 )
 HBM_USED: Final = Band(0.95, None, alerts={"warn": "ClioNodeGpuMemoryPressure"})
 STORAGE_USED: Final = Band(0.9, None, alerts={"warn": "ClioBdevAlmostFull"})
-WORKERS_BUSY: Final = Band(0.95, None, alerts={"warn": "ClioNodeSaturated"})
+WORKERS_BUSY: Final = Band(0.9, None, alerts={"warn": "ClioNodeSaturated"})
 COST_ERROR: Final = Band(5, None, alerts={"warn": "ClioCostModelBadlyOff"})
 UP_RATIO: Final = Band(1, 0.75, low_is_bad=True, alerts={"bad": "ClioClusterManyNodesDown"})
 AVAILABILITY: Final = Band(0.999, 0.99, low_is_bad=True)
@@ -133,8 +133,8 @@ LEADER: Final[Mapping] = {"0": ("", IDLE), "1": ("leader", NEUTRAL)}
 SUCCESS: Final[Mapping] = {"0": ("failed", BAD), "1": ("ok", GOOD)}
 WORKER_STATE: Final[Mapping] = {
     "0": ("idle", IDLE),
-    "1": ("running", GOOD),
-    "2": ("work is waiting", WARN),
+    "1": ("busy", GOOD),
+    "2": ("idle, work is waiting", WARN),
     "3": ("stopped", BAD),
 }
 

@@ -6,7 +6,16 @@ from grafana.generator import links, thresholds, variables
 from grafana.generator.annotations import restarts
 from grafana.generator.board import Board
 from grafana.generator.panels import Column, Query, Section, Tile, lines, number, rows, states
-from grafana.generator.queries import BDEV_KEYS, KEYS, NODE, address, per_node, rate, status_with_leader
+from grafana.generator.queries import (
+    BDEV_KEYS,
+    BUSY_TURNS,
+    KEYS,
+    NODE,
+    address,
+    per_node,
+    rate,
+    status_with_leader,
+)
 
 _NO_GPU = "No GPU reported"
 
@@ -120,10 +129,10 @@ def _workers() -> list[Tile]:
             "Workers now",
             "Each worker thread of the runtime (clio_worker_*). Bad: one that is stopped, or that has tasks "
             "waiting and executes none. Load is the CPU time that its tasks in hand will need by the learned "
-            "cost models. The worker that answers the scrape always counts as executing.",
+            "cost models. Busy is a worker at most ten idle turns after its last work.",
             [
                 of_worker("clio_worker_running"),
-                of_worker("clio_worker_active"),
+                f"{of_worker('clio_worker_idle_iterations')} <= bool {BUSY_TURNS}",
                 of_worker("clio_worker_queued_tasks"),
                 of_worker("clio_worker_blocked_tasks"),
                 of_worker("clio_worker_periodic_tasks"),
@@ -135,7 +144,7 @@ def _workers() -> list[Tile]:
             [
                 Column("worker_id", "Worker", width=75),
                 Column("A", "Runs", width=60, cell="colour", mapping=thresholds.YES_NO),
-                Column("B", "Executing", width=85, cell="colour", mapping=thresholds.YES_NO),
+                Column("B", "Busy", width=60, cell="colour", mapping=thresholds.YES_NO),
                 Column("C", "Queued", "short", 70, "colour", thresholds.QUEUED),
                 Column("D", "Blocked", "short", 70),
                 Column("E", "Periodic", "short", 70),
@@ -153,8 +162,9 @@ def _workers() -> list[Tile]:
         ),
         states(
             "Who ran when",
-            "For every worker: executing when it was asked, idle, or with tasks waiting and not executing "
-            "(clio_worker_active, clio_worker_queued_tasks, clio_worker_running).",
+            "For every worker: busy when it was asked (at most ten idle turns since its last work), idle, idle "
+            "with tasks waiting, or stopped (clio_worker_idle_iterations, clio_worker_queued_tasks, "
+            "clio_worker_running). Bad: tasks that wait for long, or a worker that is stopped.",
             [Query(worker_states(NODE, worker), "worker {{worker_id}}")],
             thresholds.WORKER_STATE,
             width=10,
@@ -191,14 +201,18 @@ def _workers() -> list[Tile]:
 
 
 def worker_states(matchers: str, keys: str) -> str:
-    """0 idle, 1 executing, 2 tasks waiting and not executing, 3 stopped; one value a worker."""
+    """0 idle, 1 busy, 2 idle with tasks waiting, 3 stopped; one value a worker.
+
+    Not by clio_worker_active: the queries of a scrape make idle workers active.
+    """
 
     def of(metric: str) -> str:
         return f"max by ({keys}) ({metric}{{{matchers}}})"
 
     stopped = f"3 * ({of('clio_worker_running')} == bool 0) > 0"
-    waiting = f"2 * ({of('clio_worker_active')} == bool 0 and {of('clio_worker_queued_tasks')} > 0)"
-    return f"({stopped}) or ({waiting}) or {of('clio_worker_active')}"
+    busy = f"({of('clio_worker_idle_iterations')} <= bool {BUSY_TURNS})"
+    waiting = f"2 * ({busy} == 0 and {of('clio_worker_queued_tasks')} > 0)"
+    return f"({stopped}) or ({waiting}) or {busy}"
 
 
 def _system() -> list[Tile]:

@@ -48,16 +48,15 @@ def _totals() -> list[Tile]:
         ),
         number(
             "Workers busy",
-            "Share of the looks in the last interval that found a worker executing (clio_worker_active). The "
-            "worker that answers the scrape always does: one in the number of workers is idle. From 95 % it "
-            "wants a look.",
-            f"avg(avg_over_time(clio_worker_active{{{NODE}}}[$__rate_interval]))",
+            "Share of the time of 5 minutes in which workers had work, mean of the nodes "
+            "(node:clio_worker_busy:ratio5m). From 90 % it wants a look.",
+            f"avg(node:clio_worker_busy:ratio5m{{{NODE}}})",
             unit="percentunit",
             band=thresholds.WORKERS_BUSY,
             width=4,
             trend=True,
             decimals=0,
-            empty=_NONE,
+            empty="Recording rules not loaded",
         ),
         number(
             "Workers stuck",
@@ -100,16 +99,16 @@ def _totals() -> list[Tile]:
 
 
 def _saturation() -> list[Tile]:
-    busy = f"avg by ({KEYS}) (avg_over_time(clio_worker_active{{{BUSIEST}}}[$__rate_interval]))"
+    busy = f"max by ({KEYS}) (node:clio_worker_busy:ratio5m{{{BUSIEST}}})"
     return [
         lines(
             "Workers busy by node",
-            "Share of the looks that found a worker executing, of the busiest nodes, and the mean of all "
-            "selected nodes (clio_worker_active). From 95 % a node has nothing to spare.",
+            "Share of the time of 5 minutes in which workers had work, of the busiest nodes, and the mean of all "
+            "selected nodes (node:clio_worker_busy:ratio5m). From 90 % a node has nothing to spare.",
             [
                 Query(busy, "node {{node_id}} ({{hostname}})"),
                 Query(
-                    f"avg(avg_over_time(clio_worker_active{{{NODE}}}[$__rate_interval]))",
+                    f"avg(node:clio_worker_busy:ratio5m{{{NODE}}})",
                     "mean of all",
                     thresholds.IDLE,
                     dashed=True,
@@ -175,8 +174,9 @@ def _workers() -> list[Tile]:
     return [
         states(
             "Who ran when",
-            "For every worker of the busiest nodes: executing when it was asked, idle, with tasks waiting and "
-            "not executing, or stopped (clio_worker_active, clio_worker_queued_tasks, clio_worker_running).",
+            "For every worker of the busiest nodes: busy when it was asked (at most ten idle turns since its "
+            "last work), idle, idle with tasks waiting, or stopped (clio_worker_idle_iterations, "
+            "clio_worker_queued_tasks, clio_worker_running). Bad: tasks that wait for long.",
             [Query(worker_states(BUSIEST, _WORKER), "{{node_id}} / {{worker_id}}")],
             thresholds.WORKER_STATE,
             height=12,

@@ -140,20 +140,20 @@ def _alerts() -> Tile:
         "in its annotations in Prometheus and Alertmanager; click a node for its page.",
         [
             linkable(
-                "max by (cluster, alertname, severity, node_id, hostname) "
-                f'(ALERTS{{alertname=~"Clio.+", alertstate="firing", {_ALERT}}})'
+                f"3 * {_firing('=', 'critical')} or 2 * {_firing('=', 'warning')} "
+                f"or {_firing('!~', 'critical|warning')}"
             )
         ],
         [
             Column(
-                "severity",
+                "Value",
                 "Severity",
                 width=95,
                 cell="colour",
                 mapping={
-                    "critical": ("critical", thresholds.BAD),
-                    "warning": ("warning", thresholds.WARN),
-                    "info": ("info", thresholds.NEUTRAL),
+                    "3": ("critical", thresholds.BAD),
+                    "2": ("warning", thresholds.WARN),
+                    "1": ("info", thresholds.NEUTRAL),
                 },
             ),
             Column("alertname", "Alert", width=300),
@@ -162,9 +162,15 @@ def _alerts() -> Tile:
             Column("cluster", "Cluster", width=150, mapping={"All": ("unnamed", thresholds.IDLE)}),
         ],
         sort="Severity",
-        descending=False,
         height=5,
         empty="No alert is firing",
+    )
+
+
+def _firing(operator: str, severity: str) -> str:
+    return (
+        "max by (cluster, alertname, node_id, hostname) "
+        f'(ALERTS{{alertname=~"Clio.+", alertstate="firing", severity{operator}"{severity}", {_ALERT}}})'
     )
 
 
@@ -237,7 +243,7 @@ def _table() -> Tile:
         "other clio_node_*, clio_bdev_* and clio_worker_* metrics.",
         [linkable(query) for query in queries],
         [
-            Column("A", "Status", width=80, cell="background", mapping=thresholds.NODE_STATUS),
+            Column("A", "Status", width=88, cell="background", mapping=thresholds.NODE_STATUS),
             Column("node_id", "Node", width=55, links=[links.node_from_row()]),
             Column("hostname", "Host", width=105, links=[links.node_from_row()]),
             Column("ip", "IP address", width=110),

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ROOT = Path(__file__).parent.parent.parent.parent
 DIRECTORY = ROOT / "grafana" / "dashboards"
 UIDS = (
@@ -75,6 +77,12 @@ def queries(uid: str) -> Iterator[Promql]:
             yield Promql(uid, f"{uid} ${variable['name']}", text)
     for annotation in load(uid).get("annotations", {}).get("list", []):
         yield Promql(uid, f"{uid} annotation {annotation['name']!r}", annotation["expr"])
+
+
+def rules(directory: Path) -> list[Any]:
+    """Every rule of the Prometheus rule files in a directory."""
+    files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(directory.glob("*.yml"))]
+    return [rule for file in files for group in file["groups"] for rule in group["rules"]]
 
 
 def all_queries() -> list[Promql]:

@@ -1,0 +1,142 @@
+"""Every panel of every dashboard on a real cluster: no query fails, and what is empty is rightly so.
+
+Where the environment variable CLIO_PREVIEW names a program that renders dashboards without Grafana
+(``preview.py DASHBOARD --prometheus URL --strict ...``), they are rendered too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.demo.cluster import LocalCluster
+from tests.exporter_process import ExporterProcess
+from tests.prometheus import Prometheus
+from tests.system import needs_system
+from tests.unit.grafana.boards import ROOT, UIDS, expand, load, name_of, panels
+
+RULES = ROOT / "prometheus" / "rules"
+PREVIEW = os.environ.get("CLIO_PREVIEW")
+
+pytestmark = [
+    pytest.mark.integration,
+    needs_system("prometheus", "promtool"),
+    pytest.mark.skipif(not RULES.is_dir(), reason="prometheus/rules is not part of this tree"),
+]
+
+# Scrapes before the dashboards are looked at.
+SCRAPES = 20
+VARIABLES = {
+    "__rate_interval": "10s",
+    "cluster": ".*",
+    "node": "0",
+    "match": ".*",
+    "busiest": ".*",
+    "card": "All/0",
+    "job": "clio-exporter",
+    "filter": "",
+    "search": "",
+}
+
+MAY_BE_EMPTY_HERE = {
+    "No GPU reported": "the machine has no GPU",
+    "No erasure-coded array (safe_bdev)": "the cluster has no safe_bdev",
+    "No array is being rebuilt": "the cluster has no safe_bdev",
+    "No failure is predicted": "nothing predicts failures of these devices",
+    "No device reports its health": "files and memory have no health report",
+    "No other module reports statistics": "no module of the wheel does",
+    "Node is up": "every node is up",
+    "No node was down": "every node is up",
+    "No alert is firing": "nothing is wrong",
+    "No alert has fired": "nothing is wrong",
+    "Every part of every node is well": "nothing is wrong",
+    "Nothing grows": "nobody writes",
+    "Nothing is read": "nobody reads",
+    "No data that old yet": "the data are a minute old",
+    "No action was asked for": "no control API is scraped",
+    "All nodes have the same settings": "one file configures them",
+    "Every node runs with its file as it is": "the file was not touched",
+    "No runtime configuration could be read": "the exporter is given no configuration file",
+    "No compose section could be read": "the exporter is given no configuration file",
+    "Nothing matches the search": "the exporter is given no configuration file",
+    "No cost model has learned yet": "an idle cluster learns slowly",
+}
+"""What a panel shows instead of data, and why it may on an idle cluster of a minute's age."""
+
+
+@pytest.fixture(scope="module")
+def prometheus(cluster4: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A Prometheus with the recording rules and some scrapes of four real nodes."""
+    directory = tmp_path_factory.mktemp("dashboards")
+    hosts = directory / "hosts"
+    hosts.write_text("".join(f"{node.host}:{node.port}\n" for node in cluster4.nodes))
+    with ExporterProcess(directory, "--hostfile", str(hosts)) as exporter:
+        config = {
+            "rule_files": [str(path) for path in sorted(RULES.glob("*.yml"))],
+            "scrape_configs": [
+                {"job_name": "clio-exporter", "static_configs": [{"targets": [exporter.address]}]}
+            ],
+        }
+        with Prometheus(directory, config) as server:
+            server.wait_for("sum(clio_node_up) == 4", seconds=120)
+            server.wait_for_scrapes(SCRAPES, "clio_node_up", seconds=180)
+            server.wait_for("count(node:clio_health:score) == 4", seconds=120)
+            yield server
+
+
+def series(prometheus: Prometheus, target: dict[str, Any]) -> int:
+    expression = expand(target["expr"], VARIABLES)
+    if target.get("instant"):
+        return len(prometheus.query(expression))
+    now = time.time()
+    return len(prometheus.api("query_range", query=expression, start=now - 60, end=now, step=5)["result"])
+
+
+@pytest.mark.parametrize("uid", UIDS)
+def test_panels_have_data_or_say_why_not(
+    prometheus: Prometheus, uid: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unexplained, explained = [], []
+    for panel in panels(uid):
+        found = [series(prometheus, target) for target in panel["targets"]]
+        if any(found):
+            continue
+        shown = panel["fieldConfig"]["defaults"].get("noValue")
+        if shown in MAY_BE_EMPTY_HERE:
+            explained.append(f"{name_of(uid, panel)} shows {shown!r}: {MAY_BE_EMPTY_HERE[shown]}")
+        else:
+            unexplained.append(f"{name_of(uid, panel)} shows {shown!r}")
+    with capsys.disabled():
+        print("".join(f"\n  empty: {line}" for line in explained), end="")
+    assert unexplained == []
+
+
+@pytest.mark.skipif(not PREVIEW, reason="CLIO_PREVIEW names no program that renders dashboards")
+@pytest.mark.parametrize("uid", UIDS)
+def test_rendering_is_clean(prometheus: Prometheus, uid: str, tmp_path: Path) -> None:
+    assert PREVIEW is not None
+    may_be_empty = [
+        str(panel["id"])
+        for panel in panels(uid)
+        if panel["fieldConfig"]["defaults"].get("noValue") in MAY_BE_EMPTY_HERE
+    ]
+    board = load(uid)
+    # The renderer has one data source only; without the node search its variable would find no node.
+    board = json.loads(json.dumps(board).replace("$match", ".*"))
+    kept = [variable for variable in board["templating"]["list"] if variable["name"] != "match"]
+    board["templating"]["list"] = kept
+    path = tmp_path / f"{uid}.json"
+    path.write_text(json.dumps(board), encoding="utf-8")
+    command = [PREVIEW, str(path), "--prometheus", prometheus.url, "--scrape-interval", "1s", "--strict"]
+    command += ["--from", "now-1m", "--out", str(tmp_path / f"{uid}.png")]
+    if may_be_empty:
+        command += ["--allow-empty", ",".join(may_be_empty)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
