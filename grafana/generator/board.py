@@ -27,7 +27,6 @@ class Board:
     question: str
     sections: Sequence[Section]
     variables: Sequence[Builder[models.VariableModel]]
-    extra_links: Sequence[builders.DashboardLink] = ()
     annotations: Sequence[Builder[models.AnnotationQuery]] = ()
     span: str = "now-30m"
     tags: Sequence[str] = field(default=(links.TAG,))
@@ -46,7 +45,7 @@ def build(board: Board) -> models.Dashboard:
         .timepicker(builders.TimePicker().refresh_intervals(["5s", "10s", "30s", "1m", "5m", "15m"]))
         .refresh("5s")
         .editable()
-        .links([*board.extra_links, *links.navigation(board.uid)])
+        .links(links.navigation(board.uid))
         .variables([variables.datasource(), *board.variables])
         .annotations(list(board.annotations))
     )

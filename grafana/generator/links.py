@@ -63,20 +63,8 @@ def action_from_row(action: str) -> builders.DashboardLink:
     """To the control API's page that asks for confirmation of `action` (restart, shutdown)."""
     return _data_link(
         f"{action.capitalize()} node ${{__data.fields.node_id}} (asks first)",
-        f"${{control_api}}/nodes/${{__data.fields.node_id}}/{action}",
+        f"${{control_api}}/nodes/${{__data.fields.node_id}}/{action}${{__data.fields.which}}",
         new_tab=True,
-    )
-
-
-def action_on_node(action: str) -> builders.DashboardLink:
-    """The same as a link of a dashboard with the variable ``node``."""
-    return (
-        builders.DashboardLink(f"{action.capitalize()} this node")
-        .type(models.DashboardLinkType.LINK)
-        .url(f"${{control_api}}/nodes/${{node}}/{action}")
-        .icon("bolt")
-        .tooltip(f"Opens a page that asks before it does a {action}")
-        .target_blank(True)
     )
 
 

@@ -75,6 +75,18 @@ def with_address(expression: str, matchers: str) -> str:
     return f"({expression}) * on ({KEYS}) group_left (ip) {address(matchers)}"
 
 
+def actionable(expression: str) -> str:
+    """`expression` with texts for links to the control API: ``restart``, ``shutdown``, and ``which``.
+
+    The last is the query of the address: it names the cluster where it has a name, as the API asks for
+    where it serves several.
+    """
+    unnamed = f'label_replace({expression}, "which", "?", "", "")'
+    named = f'label_replace({unnamed}, "which", "?cluster=$1", "cluster", "(.+)")'
+    texts = f'label_replace({named}, "restart", "Restart", "", "")'
+    return f'label_replace({texts}, "shutdown", "Shut down", "", "")'
+
+
 def of_type(expression: str, matchers: str = NODE) -> str:
     """Device series with the label ``type`` added; keeps the labels of `expression`."""
     info = f"max by (cluster, node_id, hostname, pool_id, type) (clio_bdev_info{{{matchers}}})"

@@ -11,6 +11,7 @@ from grafana.generator.queries import (
     BUSY_TURNS,
     KEYS,
     NODE,
+    actionable,
     address,
     per_node,
     rate,
@@ -26,7 +27,6 @@ def board(control_api: str) -> Board:
         uid="clio-node",
         question="Everything about one node: is it well, what do its workers and devices do.",
         variables=[variables.cluster(), variables.one_node(), variables.control_api(control_api)],
-        extra_links=[links.action_on_node("restart"), links.action_on_node("shutdown")],
         annotations=[restarts(NODE)],
         sections=[
             Section("", _identity()),
@@ -45,7 +45,7 @@ def _identity() -> list[Tile]:
             "cluster. From clio_node_up, clio_node_down_info, clio_node_leader, node:clio_health:score.",
             status_with_leader(NODE),
             mapping=thresholds.NODE_STATUS,
-            width=4,
+            width=3,
         ),
         number(
             "Why down",
@@ -62,14 +62,14 @@ def _identity() -> list[Tile]:
             "Hostname of the node as the hostfile has it (clio_node_up).",
             per_node("clio_node_up", NODE),
             label="hostname",
-            width=4,
+            width=3,
         ),
         number(
             "IP address",
             "The IP address that the runtime reports, or the address where it is asked (clio_node_info).",
             address(NODE),
             label="ip",
-            width=4,
+            width=3,
         ),
         number(
             "Up since",
@@ -102,6 +102,21 @@ def _identity() -> list[Tile]:
             band=thresholds.ROUND_TRIP,
             width=3,
             empty="Node is down",
+        ),
+        rows(
+            "Actions",
+            "Restart or shut down the runtime on this node: opens a page of the control API that asks first "
+            "(clio_node_info).",
+            [actionable(per_node("clio_node_info", NODE))],
+            [
+                Column("restart", "Restart", links=[links.action_from_row("restart")]),
+                Column("shutdown", "Shut down", links=[links.action_from_row("shutdown")]),
+                *(Column(name, name, hidden=True) for name in ("which", "cluster", "node_id", "hostname")),
+            ],
+            sort="Restart",
+            width=3,
+            height=4,
+            drop=("Value",),
         ),
     ]
 

@@ -11,6 +11,7 @@ from grafana.generator.queries import (
     CLUSTER,
     FOUND,
     KEYS,
+    actionable,
     address,
     linkable,
     on_card,
@@ -232,8 +233,7 @@ def _table() -> Tile:
         f"sum by ({keys}) (clio_worker_queued_tasks{{{FOUND}}} + clio_worker_blocked_tasks{{{FOUND}}})",
         f"sum by ({keys}) (rate(clio_worker_tasks_processed_total{{{FOUND}}}[$__rate_interval]))",
         per_node("node:clio_health:score", FOUND),
-        f'label_replace(label_replace(({address(FOUND)}), "restart", "Restart", "", ""), '
-        '"shutdown", "Shut down", "", "")',
+        actionable(address(FOUND)),
         f"max by ({keys}, reason) (clio_node_down_info{{{FOUND}}})",
     ]
     return rows(
@@ -264,6 +264,7 @@ def _table() -> Tile:
             Column("reason", "Why down", width=110),
             Column("restart", "Restart", width=70, links=[links.action_from_row("restart")]),
             Column("shutdown", "Shut down", width=85, links=[links.action_from_row("shutdown")]),
+            Column("which", "which", hidden=True),
             Column("cluster", "Cluster", width=90, mapping={"All": ("unnamed", thresholds.IDLE)}),
         ],
         sort="Status",

@@ -227,7 +227,10 @@ def test_dashboards_link_to_each_other(uid: str) -> None:
 def test_data_links_lead_somewhere(uid: str) -> None:
     names = {variable["name"] for variable in boards.variables(uid)}
     for url in re.findall(r'"url": "([^"]+)"', json.dumps(load(uid))):
-        assert re.match(r"/d/clio-[a-z]+|\$\{control_api\}/nodes/\$\{[\w.]+\}/(restart|shutdown)$", url), url
+        assert re.match(
+            r"/d/clio-[a-z]+|\$\{control_api\}/nodes/\$\{[\w.]+\}/(restart|shutdown)\$\{__data\.fields\.which\}$",
+            url,
+        ), url
         if target := re.match(r"/d/(clio-\w+)\?", url):
             assert target[1] in UIDS
             assert "${__url_time_range}" in url
@@ -243,8 +246,10 @@ def test_fields_that_links_use_are_in_the_frame(uid: str) -> None:
     for panel in panels(uid):
         text = json.dumps(panel["fieldConfig"])
         used = set(re.findall(r"\$\{__(?:data\.fields|field\.labels)\.(\w+)\}", text))
-        for target in panel["targets"][:1]:
-            assert used <= labels(promql_parser.parse(expand(target["expr"]))), name_of(uid, panel)
+        there = set[str]()
+        for target in panel["targets"]:
+            there |= labels(promql_parser.parse(expand(target["expr"])))
+        assert used <= there, name_of(uid, panel)
         if "cluster" in used:
             # A cluster without a name has no label; the link would keep the placeholder.
             assert all('"cluster", "All", "cluster", ""' in t["expr"] for t in panel["targets"][:1])
