@@ -134,8 +134,8 @@ SUCCESS: Final[Mapping] = {"0": ("failed", BAD), "1": ("ok", GOOD)}
 WORKER_STATE: Final[Mapping] = {
     "0": ("idle", IDLE),
     "1": ("busy", GOOD),
-    "2": ("idle, work is waiting", WARN),
-    "3": ("stopped", BAD),
+    "2": ("stuck", BAD),
+    "3": ("stopped", WARN),
 }
 
 

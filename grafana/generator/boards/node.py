@@ -177,9 +177,9 @@ def _workers() -> list[Tile]:
         ),
         states(
             "Who ran when",
-            "For every worker: busy when it was asked (at most ten idle turns since its last work), idle, idle "
-            "with tasks waiting, or stopped (clio_worker_idle_iterations, clio_worker_queued_tasks, "
-            "clio_worker_running). Bad: tasks that wait for long, or a worker that is stopped.",
+            "For every worker: busy when it was asked (at most ten idle turns since its last work), idle, stuck "
+            "(10 minutes with work and none of it completed), or stopped (clio_worker_idle_iterations, "
+            "worker:clio_worker_stuck:bool10m, clio_worker_running). Stuck and stopped are bad.",
             [Query(worker_states(NODE, worker), "worker {{worker_id}}")],
             thresholds.WORKER_STATE,
             width=10,
@@ -216,7 +216,7 @@ def _workers() -> list[Tile]:
 
 
 def worker_states(matchers: str, keys: str) -> str:
-    """0 idle, 1 busy, 2 idle with tasks waiting, 3 stopped; one value a worker.
+    """0 idle, 1 busy, 2 stuck, 3 stopped; one value a worker.
 
     Not by clio_worker_active: the queries of a scrape make idle workers active.
     """
@@ -225,9 +225,9 @@ def worker_states(matchers: str, keys: str) -> str:
         return f"max by ({keys}) ({metric}{{{matchers}}})"
 
     stopped = f"3 * ({of('clio_worker_running')} == bool 0) > 0"
-    busy = f"({of('clio_worker_idle_iterations')} <= bool {BUSY_TURNS})"
-    waiting = f"2 * ({busy} == 0 and {of('clio_worker_queued_tasks')} > 0)"
-    return f"({stopped}) or ({waiting}) or {busy}"
+    stuck = f"2 * {of('worker:clio_worker_stuck:bool10m')} > 0"
+    busy = f"{of('clio_worker_idle_iterations')} <= bool {BUSY_TURNS}"
+    return f"({stopped}) or ({stuck}) or ({busy})"
 
 
 def _system() -> list[Tile]:

@@ -175,8 +175,9 @@ def _workers() -> list[Tile]:
         states(
             "Who ran when",
             "For every worker of the busiest nodes: busy when it was asked (at most ten idle turns since its "
-            "last work), idle, idle with tasks waiting, or stopped (clio_worker_idle_iterations, "
-            "clio_worker_queued_tasks, clio_worker_running). Bad: tasks that wait for long.",
+            "last work), idle, stuck (10 minutes with work and none of it completed), or stopped "
+            "(clio_worker_idle_iterations, worker:clio_worker_stuck:bool10m, clio_worker_running). Stuck and "
+            "stopped are bad.",
             [Query(worker_states(BUSIEST, _WORKER), "{{node_id}} / {{worker_id}}")],
             thresholds.WORKER_STATE,
             height=12,
