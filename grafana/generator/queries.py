@@ -49,7 +49,10 @@ def linkable(expression: str) -> str:
 
 def status(matchers: str) -> str:
     """0 down, 1 hung, 2 up but not well (health score under 60), 3 up; one value a node."""
-    hung = f'0 * max by ({KEYS}) (clio_node_down_info{{reason="hung", {matchers}}}) + 1'
+    # While a node hangs its reason alternates: now and then the attempt ends as a lost connection.
+    lately = f'max_over_time(clio_node_down_info{{reason="hung", {matchers}}}[2m])'
+    down = f"max by ({KEYS}) (clio_node_up{{{matchers}}}) == 0"
+    hung = f"(0 * (max by ({KEYS}) ({lately}) and {down}) + 1)"
     unwell = (
         f"2 * (max by ({KEYS}) (clio_node_up{{{matchers}}}) == 1 "
         f"and max by ({KEYS}) (node:clio_health:score{{{matchers}}}) < 60)"
