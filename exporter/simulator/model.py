@@ -1,10 +1,12 @@
 """The moving numbers of a simulated node, as pure functions of node, thing, time and rate.
 
-Time is the node's age in nanoseconds: CLOCK_MONOTONIC minus the ClientConnect generation. A test that reads a
+Time is the node's age in nanoseconds: `clock_ns` minus the ClientConnect generation. A test that reads a
 value knows that it lies between the value for the age just before and the one just after it asked.
 """
 
 from __future__ import annotations
+
+import time
 
 SECOND = 1_000_000_000
 BLOCK = 65536
@@ -15,6 +17,14 @@ RING = 1024
 
 LOAD_PER_TASK = 0.25
 """What one queued task adds to a worker's load."""
+
+HEAD_START_NS = 1_000_000 * SECOND
+"""How much longer the simulated hosts have been up than this one, whose own uptime may be minutes."""
+
+
+def clock_ns() -> int:
+    """CLOCK_MONOTONIC of the simulated hosts, nanoseconds."""
+    return time.monotonic_ns() + HEAD_START_NS
 
 
 def _per_second(per_second: float, age_ns: int, rate: float) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import zmq
 
+from exporter.simulator import model
 from exporter.simulator.answers import Answers, NodeState, Unanswered
 from exporter.simulator.dialback import DialBack, DialBacks
 from exporter.simulator.faults import PORT_FAULTS, Fault, spoil
@@ -163,7 +164,7 @@ class SimulatedNode:
             await asyncio.sleep(seconds)
             self.restarts += 1
             self.state.pid = self._first_pid + self.restarts * self._common.nodes
-            self.state.started_ns = time.monotonic_ns()
+            self.state.started_ns = model.clock_ns()
             self.state.retired.clear()
             for ended in ("retired-pool", *PORT_FAULTS):
                 self.faults.pop(ended, None)
@@ -275,7 +276,7 @@ class SimulatedNode:
         self.requests += len(batch)
         if len(batch) > MAX_IN_FLIGHT or self._unanswered:
             self._count_in_flight(batch)
-        now_ns = time.monotonic_ns()
+        now_ns = model.clock_ns()
         for identity, frame in batch:
             parsed = Rejected("announced_lengths") if frame is None else parse(self._layout, frame)
             if isinstance(parsed, Request):

@@ -19,6 +19,7 @@ from typing import Any
 
 import zmq
 
+from exporter.simulator import model
 from exporter.simulator.answers import Answers, NodeState
 from exporter.simulator.dialback import DialBacks
 from exporter.simulator.faults import Fault, parse_fault
@@ -114,9 +115,14 @@ class Simulator:
         config = self._config
         raise_limits(config.nodes)
         self._context.set(zmq.MAX_SOCKETS, max(1024, config.nodes + 64))
-        started_ns = time.monotonic_ns() - int(config.age * 1e9)
+        if config.age * 1e9 >= model.HEAD_START_NS:
+            raise SimulatorError(
+                f"--age {config.age:g}: the simulated hosts have been up {model.HEAD_START_NS / 1e9:.0f} s longer "
+                "than this one; give a smaller age"
+            )
+        started_ns = model.clock_ns() - int(config.age * 1e9)
         states = [self._state(index, started_ns) for index in range(config.nodes)]
-        wall_offset_ns = time.time_ns() - time.monotonic_ns()
+        wall_offset_ns = time.time_ns() - model.clock_ns()
         generations = {config.generation, *config.generations.values()}
         recordings = {generation: load(generation) for generation in generations}
         answers = {

@@ -24,8 +24,8 @@ def recorded(index: int, name: str):
 def between(simulation: Simulation, index: int, ask: Callable[[], object]) -> tuple[object, int, int]:
     """An answer with the node's age in nanoseconds before and after it."""
     started = simulation.process.describe(index)["server_generation"]
-    before = time.monotonic_ns() - started
-    return ask(), before, time.monotonic_ns() - started
+    before = model.clock_ns() - started
+    return ask(), before, model.clock_ns() - started
 
 
 @EACH_GENERATION
