@@ -116,10 +116,8 @@ class Simulator:
         raise_limits(config.nodes)
         self._context.set(zmq.MAX_SOCKETS, max(1024, config.nodes + 64))
         if config.age * 1e9 >= model.HEAD_START_NS:
-            raise SimulatorError(
-                f"--age {config.age:g}: the simulated hosts have been up {model.HEAD_START_NS / 1e9:.0f} s longer "
-                "than this one; give a smaller age"
-            )
+            limit = model.HEAD_START_NS / 1e9
+            raise SimulatorError(f"--age {config.age:g}: a simulated node cannot be older than {limit:.0f} s")
         started_ns = model.clock_ns() - int(config.age * 1e9)
         states = [self._state(index, started_ns) for index in range(config.nodes)]
         wall_offset_ns = time.time_ns() - model.clock_ns()
