@@ -161,7 +161,7 @@ class ControlApiComponent:
         with log_path.open("wb") as log:
             process = subprocess.Popen(
                 command,
-                env=clean_environment(os.environ),
+                env={**clean_environment(os.environ), **self._state.mark},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -22,7 +22,7 @@ from tests.integration.leftovers import leftovers
 
 pytestmark = pytest.mark.integration
 
-READY = re.compile(r"^ready: metrics (http://\S+/metrics) ")
+READY = re.compile(r"^ready: metrics (http://\S+/metrics)[ ,]")
 
 
 class Demo:
