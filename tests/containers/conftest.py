@@ -1,0 +1,49 @@
+"""Images and a cluster of containers, shared by the container tests; skips say what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.containers import engine
+
+HAS_CONTROL_API = importlib.util.find_spec("control_api") is not None
+needs_control_api = pytest.mark.skipif(
+    not HAS_CONTROL_API, reason="this checkout has no package control_api yet"
+)
+_HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of these are marked, and have time for images that are made for the first time."""
+    for item in items:
+        if _HERE in item.path.parents:
+            item.add_marker(pytest.mark.containers)
+            if "images" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.timeout(1800))
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[None]:
+    """A Docker engine without what earlier, killed runs have left."""
+    try:
+        client = engine.engine()
+    except engine.CannotBuildError as error:
+        pytest.skip(str(error))
+    engine.remove_leftovers()
+    yield
+    engine.discard_project()
+    client.close()
+    engine.engine.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def images(docker_engine: None) -> dict[str, str]:
+    """The images built from this checkout, by target."""
+    try:
+        return {"exporter": engine.exporter_image(), "node": engine.node_image()}
+    except engine.CannotBuildError as error:
+        pytest.skip(str(error))
