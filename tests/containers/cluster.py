@@ -122,16 +122,15 @@ class Service:
 
 
 class ContainerCluster:
-    """Nodes .10 to .13 of a network of their own, and the exporter (.2) that scrapes them.
+    """Nodes .10 to .13 of a network of their own, the exporter (.2) and the control API (.3) for them.
 
-    `control_api` is there too when `with_control_api`; its tokens are `viewer_token` and `operator_token`.
+    The control API's tokens are `viewer_token` and `operator_token`.
     """
 
-    def __init__(self, directory: Path, *, with_control_api: bool) -> None:
+    def __init__(self, directory: Path) -> None:
         self.run = secrets.token_hex(4)
         self._directory = directory
         self._stack = contextlib.ExitStack()
-        self._with_control_api = with_control_api
         self.nodes: list[Service] = []
         self.exporter: Service
         self.control_api: Service
@@ -174,23 +173,21 @@ class ContainerCluster:
             volumes={str(config): ("/etc/clio", "ro")}, mem_limit="512m",
         )  # fmt: skip
         self._begin(self.exporter)
-        if self._with_control_api:
-            self.control_api = Service(
-                exporter, f"clio-test-{self.run}-control-api", self.network, f"{self.prefix}.3",
-                entrypoint=["clio-control-api"], command=["--config", "/etc/clio/control-api.yaml"],
-                port=5000,
-                volumes={
-                    str(config): ("/etc/clio", "ro"),
-                    self.keys: ("/keys", "ro"),
-                    str(self._directory / "tokens"): ("/run/secrets/control_api_tokens", "ro"),
-                },
-                tmpfs=STATE_TMPFS, mem_limit="512m",
-            )  # fmt: skip
-            self._begin(self.control_api)
+        self.control_api = Service(
+            exporter, f"clio-test-{self.run}-control-api", self.network, f"{self.prefix}.3",
+            entrypoint=["clio-control-api"], command=["--config", "/etc/clio/control-api.yaml"],
+            port=5000,
+            volumes={
+                str(config): ("/etc/clio", "ro"),
+                self.keys: ("/keys", "ro"),
+                str(self._directory / "tokens"): ("/run/secrets/control_api_tokens", "ro"),
+            },
+            tmpfs=STATE_TMPFS, mem_limit="512m",
+        )  # fmt: skip
+        self._begin(self.control_api)
         self.exporter.wait_serving()
         self.wait_up(range(NODES))
-        if self._with_control_api:
-            self.control_api.wait_serving()
+        self.control_api.wait_serving()
 
     def _begin(self, service: Service) -> None:
         self._stack.callback(service.stop)

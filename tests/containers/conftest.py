@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +9,6 @@ import pytest
 
 from tests.containers import engine
 
-HAS_CONTROL_API = importlib.util.find_spec("control_api") is not None
-needs_control_api = pytest.mark.skipif(
-    not HAS_CONTROL_API, reason="this checkout has no package control_api yet"
-)
 _HERE = Path(__file__).parent
 
 

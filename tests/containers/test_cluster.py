@@ -12,7 +12,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.containers.cluster import NODES, ContainerCluster
-from tests.containers.conftest import HAS_CONTROL_API, needs_control_api
 from tests.exporter_process import Scrape, eventually
 
 PER_NODE = (
@@ -23,7 +22,7 @@ PER_NODE = (
 
 @pytest.fixture(scope="module")
 def cluster(images: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerCluster]:
-    with ContainerCluster(tmp_path_factory.mktemp("containers"), with_control_api=HAS_CONTROL_API) as running:
+    with ContainerCluster(tmp_path_factory.mktemp("containers")) as running:
         yield running
 
 
@@ -96,7 +95,6 @@ def test_nodes_have_nothing_to_spare(cluster: ContainerCluster) -> None:
     assert {int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")} == {0}
 
 
-@needs_control_api
 def test_old_sequence_over_the_control_api(cluster: ContainerCluster) -> None:
     """The steps that the project before this one was tested with, over real SSH between containers."""
     # Topology lists four, with workers and system statistics of each.
@@ -128,7 +126,6 @@ def test_old_sequence_over_the_control_api(cluster: ContainerCluster) -> None:
     cluster.wait_up(range(NODES))
 
 
-@needs_control_api
 def test_stress_rounds_then_all_down_and_all_up(cluster: ContainerCluster) -> None:
     """Three rounds of one to three nodes down and up again; then all four."""
     chance = random.Random(6)
@@ -153,7 +150,6 @@ def test_stress_rounds_then_all_down_and_all_up(cluster: ContainerCluster) -> No
     cluster.wait_up(range(NODES))
 
 
-@needs_control_api
 def test_actions_on_a_paused_or_unreachable_node_end_with_a_clear_error(cluster: ContainerCluster) -> None:
     victim = cluster.nodes[0]
     victim.docker.pause()

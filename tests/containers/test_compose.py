@@ -22,7 +22,6 @@ import yaml
 
 from tests.containers import engine
 from tests.containers.cluster import NODES
-from tests.containers.conftest import needs_control_api
 from tests.exporter_process import eventually, free_port
 
 SERVICES = {"exporter", "control-api", "prometheus", "alertmanager", "grafana"}
@@ -203,7 +202,6 @@ def stack(images: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
         made.cluster("stop")
 
 
-@needs_control_api
 def test_the_stack_comes_up_is_whole_and_leaves_nothing(stack: Stack) -> None:
     told = stack.cluster("start", *stack.services)
     assert f":{stack.ports['CLIO_EXPORTER_PORT']}/" in told

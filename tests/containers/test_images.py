@@ -6,7 +6,6 @@ import time
 
 import exporter
 from tests.containers.cluster import HARDENED, Service
-from tests.containers.conftest import needs_control_api
 from tests.containers.engine import engine, labels
 from tests.exporter_process import eventually
 
@@ -83,7 +82,6 @@ def test_there_is_no_pip_and_nothing_of_the_runtime_in_it(images: dict[str, str]
     assert installed & {"pip", "setuptools", "iowarp-core", "pytest"} == set()
 
 
-@needs_control_api
 def test_the_image_makes_tokens(images: dict[str, str]) -> None:
     line = engine().containers.run(
         images["exporter"], ["token", "ana", "--role", "operator"], entrypoint=["clio-control-api"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ import yaml
 import zmq
 
 import exporter
+from control_api.settings import load
 from exporter.config.settings import load_settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -39,9 +39,6 @@ def document(name: str) -> Any:
 # --- Files that say the same thing twice -----------------------------------------------------------
 
 
-@pytest.mark.skipif(
-    not (ROOT / "prometheus").exists(), reason="this checkout has no directory prometheus yet"
-)
 def test_prometheus_in_containers_differs_in_names_and_the_token_only() -> None:
     ours, theirs = document("deploy/prometheus.yml"), document("prometheus/prometheus.yml")
     names = {
@@ -215,13 +212,8 @@ def test_settings_of_the_exporter_load(name: str) -> None:
     assert [cluster.hostfile is not None for cluster in settings.clusters] == [True]
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("control_api") is None, reason="this checkout has no package control_api yet"
-)
 @pytest.mark.parametrize("name", ["deploy/cluster/control-api.yaml", "contrib/config/control-api.yaml"])
 def test_settings_of_the_control_api_load(name: str, tmp_path: Path) -> None:
-    from control_api.settings import load
-
     path = tmp_path / "control-api.yaml"
     exporter_yaml = (ROOT / name).with_name("exporter.yaml")
     content = re.sub(r"^exporter_config: .*$", f"exporter_config: {exporter_yaml}", text(name), flags=re.M)
@@ -260,4 +252,4 @@ def test_units_are_hardened_and_start_what_the_project_installs(unit: Path) -> N
     program = re.search(r"^ExecStart=\S*/(\S+)", content, re.MULTILINE)
     assert program
     declared = re.findall(r"^(clio-[a-z-]+) = ", text("pyproject.toml"), re.MULTILINE)
-    assert program[1] in {*declared, "clio_run", "clio-control-api"}
+    assert program[1] in {*declared, "clio_run"}
