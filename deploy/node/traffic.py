@@ -25,6 +25,7 @@ BASE_PORT = 9413
 READY_LINE = b"CTE Core Benchmark"
 READY_SECONDS = 30.0
 RETRY_SECONDS = 15.0
+LISTEN_SECONDS = 2.0
 BLOBS = 400
 BLOB_SIZE = "64k"
 
@@ -62,9 +63,11 @@ class Client:
         now = time.monotonic()
         if now < self.retry_at:
             return
-        self.retry_at = now + RETRY_SECONDS
+        self.retry_at = now + LISTEN_SECONDS
         if not listens(self.host, self.port + CLIENT_PORT_OFFSET):
             return
+        # A client that failed is remembered by the runtime: not too many of them.
+        self.retry_at = now + RETRY_SECONDS
         command = ["clio_cte_bench", "--op", "PutGet", "--threads", "1", "--depth", "1"]
         command += ["--io-size", BLOB_SIZE, "--io-count", "100000000"]
         command += ["--max-total-blobs", str(BLOBS), "--query-type", "local"]

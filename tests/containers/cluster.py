@@ -23,7 +23,7 @@ from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
-from tests.containers.engine import ROOT, engine, exporter_image, free_subnets, labels, node_image
+from tests.containers.engine import ROOT, engine, free_subnets, images, labels
 from tests.exporter_process import Scrape, eventually
 
 # Its container looks after runs that are killed, as engine.py does, but its image would have to be pulled.
@@ -153,7 +153,8 @@ class ContainerCluster:
         self._stack.close()
 
     def _start(self) -> None:
-        node, exporter = node_image(), exporter_image()
+        built = images()
+        node, exporter = built["node"], built["exporter"]
         self.prefix, self.network = self._make_network()
         self.keys = f"clio-test-{self.run}-keys"
         volume = engine().volumes.create(self.keys, labels=labels())

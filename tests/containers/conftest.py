@@ -39,6 +39,6 @@ def docker_engine() -> Iterator[None]:
 def images(docker_engine: None) -> dict[str, str]:
     """The images built from this checkout, by target."""
     try:
-        return {"exporter": engine.exporter_image(), "node": engine.node_image()}
+        return engine.images()
     except engine.CannotBuildError as error:
         pytest.skip(str(error))

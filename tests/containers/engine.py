@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -278,32 +279,33 @@ def project() -> Path:
     return directory
 
 
-@cache
-def build(target: str, tag: str) -> str:
+def _build(target: str, tag: str) -> None:
     """Build a target of the Dockerfile; layers that have not changed come from Docker's cache."""
-    base = base_image()
-    context = project()
     before = engine().images.get(tag).id if _has(tag) else None
     run(
-        "docker", "build", "--target", target, "--tag", tag, "--build-arg", f"BASE_IMAGE={base}", ".",
-        cwd=context, timeout=_BUILD_SECONDS,
+        "docker", "build", "--target", target, "--tag", tag, "--build-arg", f"BASE_IMAGE={base_image()}", ".",
+        cwd=project(), timeout=_BUILD_SECONDS,
     )  # fmt: skip
     if before not in (None, engine().images.get(tag).id):
         with contextlib.suppress(DockerException):  # a container of another run uses it
             engine().images.remove(before)
+
+
+@cache
+def images() -> dict[str, str]:
+    """The images of exporter (and control API) and of a cluster node, by target; built side by side."""
+    context = project()
+    # What both begin with, so that it is made once.
+    run(
+        "docker", "build", "--target", "build-tools", "--build-arg", f"BASE_IMAGE={base_image()}", ".",
+        cwd=context, timeout=_BUILD_SECONDS,
+    )  # fmt: skip
+    tags = {"exporter": EXPORTER_IMAGE, "node": NODE_IMAGE}
+    with ThreadPoolExecutor(len(tags)) as pool:
+        list(pool.map(_build, tags, tags.values()))
     # What BuildKit would keep in its cache, the older builder keeps as images without a name.
     engine().images.prune({"dangling": True, "label": STAGE_LABEL, "until": "24h"})
-    return tag
-
-
-def exporter_image() -> str:
-    """The image of exporter and control API."""
-    return build("exporter", EXPORTER_IMAGE)
-
-
-def node_image() -> str:
-    """The image of a cluster node."""
-    return build("node", NODE_IMAGE)
+    return tags
 
 
 @cache
