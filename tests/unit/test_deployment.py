@@ -98,6 +98,30 @@ def test_the_cluster_is_the_one_of_the_hostfile() -> None:
     assert document("deploy/cluster/clio.yaml")["networking"]["hostfile"] == "/etc/clio/hostfile"
 
 
+def test_what_compose_mounts_is_here() -> None:
+    mounted = {
+        volume.split(":")[0]
+        for service in document("docker-compose.yml")["services"].values()
+        for volume in service.get("volumes", ())
+        if volume.startswith("./")
+    }
+    assert {"./grafana/provisioning", "./grafana/dashboards", "./prometheus/rules"} <= mounted
+    assert [path for path in sorted(mounted) if not (ROOT / path).exists()] == []
+
+
+def test_grafana_gets_what_its_provisioning_needs() -> None:
+    service = document("docker-compose.yml")["services"]["grafana"]
+    given = set(service["environment"]) | set(re.findall(r"export ([A-Z_]+)=", service["entrypoint"][2]))
+    files = sorted((ROOT / "grafana" / "provisioning").rglob("*.yaml"))
+    needed = {name for file in files for name in re.findall(r"\$\{([A-Z_]+)\}", file.read_text())}
+    assert needed
+    assert needed - given == set()
+    dashboards = document("grafana/provisioning/dashboards/clio.yaml")["providers"][0]["options"]["path"]
+    assert f"./grafana/dashboards:{dashboards}:ro" in service["volumes"]
+    home = service["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert (ROOT / "grafana" / "dashboards" / home.removeprefix(f"{dashboards}/")).exists()
+
+
 # --- Programs ------------------------------------------------------------------------------------
 
 
