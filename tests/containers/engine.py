@@ -304,7 +304,8 @@ def images() -> dict[str, str]:
     with ThreadPoolExecutor(len(tags)) as pool:
         list(pool.map(_build, tags, tags.values()))
     # What BuildKit would keep in its cache, the older builder keeps as images without a name.
-    engine().images.prune({"dangling": True, "label": STAGE_LABEL, "until": "24h"})
+    for label in (STAGE_LABEL, "org.opencontainers.image.title=clio-exporter"):
+        engine().images.prune({"dangling": True, "label": label, "until": "24h"})
     return tags
 
 
