@@ -157,6 +157,8 @@ def test_a_port_in_use_is_an_error_and_starts_nothing(
 ) -> None:
     cluster = make(tmp_path, 2, runtime_install)
     with socket.socket() as server:
+        # An earlier cluster may have left connections in TIME_WAIT there.
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind(("127.0.0.1", cluster.base_port + 13))
         server.listen()
         with pytest.raises(

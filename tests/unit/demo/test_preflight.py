@@ -63,6 +63,8 @@ def test_available_disk_of_a_directory_yet_to_be_made(tmp_path: Path) -> None:
 def test_a_port_in_use_is_named_with_its_process_and_a_remedy() -> None:
     base_port = find_base_port(2)
     with socket.socket() as server:
+        # An earlier cluster may have left connections in TIME_WAIT there.
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind(("127.0.0.1", base_port + 13))
         server.listen()
         with pytest.raises(DemoError) as caught:
@@ -77,6 +79,8 @@ def test_a_port_in_use_is_named_with_its_process_and_a_remedy() -> None:
 
 def test_the_exporters_port_in_use() -> None:
     with socket.socket() as server:
+        # An earlier cluster may have left connections in TIME_WAIT there.
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind(("127.0.0.1", 0))
         server.listen()
         with pytest.raises(DemoError, match="another --listen"):
