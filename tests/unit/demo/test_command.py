@@ -37,6 +37,7 @@ def test_bad_options_are_one_line_and_exit_code_one(
 def test_a_runtime_port_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base_port = find_base_port(4)
     with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind(("127.0.0.1", base_port + 30))
         server.listen()
         code = main(["--dir", str(tmp_path), "--base-port", str(base_port)])
