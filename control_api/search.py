@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final
 
 MAX_LENGTH: Final = 256
-MAX_ID: Final = 10**9 - 1
 MAX_PARTS: Final = 64
 
 ACCEPTED: Final = (

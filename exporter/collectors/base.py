@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, ClassVar
 
-from exporter.exposition import Family, Samples, Scope
+from exporter.exposition import Family, Samples
 from exporter.snapshot import ClusterSnapshot, NodeSnapshot, Topic
 
 Convert = Callable[[Any], float | None]
@@ -85,17 +85,3 @@ class Collector:
 
     def collect_cluster(self, cluster: ClusterSnapshot, samples: Samples) -> None:
         """Samples about the cluster as a whole."""
-
-
-__all__ = [
-    "Collector",
-    "Family",
-    "FieldMap",
-    "Scope",
-    "add_fields",
-    "families_of",
-    "mebibytes",
-    "micros",
-    "nanos",
-    "ratio",
-]

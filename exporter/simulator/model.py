@@ -46,11 +46,6 @@ def queued_tasks(node: int, worker: int, age_ns: int) -> int:
     return (age_ns // SECOND + 7 * node + 3 * worker) % 11
 
 
-def worker_load(node: int, worker: int, age_ns: int) -> float:
-    """Load of a worker, proportional to its queue."""
-    return queued_tasks(node, worker, age_ns) * LOAD_PER_TASK
-
-
 def bdev_reads(node: int, bdev: int, age_ns: int, rate: float) -> int:
     """Reads of a block device: ``5 + bdev + node % 5`` a second at rate 1."""
     return _per_second(5 + bdev + node % 5, age_ns, rate)
