@@ -45,8 +45,12 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-GREETING_SECONDS: Final = 30.0
-"""How long one pre-check connection waits for a node before it is opened anew."""
+GREETING_SECONDS: Final = 300.0
+"""How long one pre-check connection waits for a node before it is opened anew.
+
+Each stays in the queue of a stopped process (100 places), and when that is full the node looks unreachable;
+that its host has died meanwhile is only found out by a new one.
+"""
 
 DETECTION_SECONDS: Final = 1.5
 """How long each detection step waits; a living runtime takes a millisecond."""
@@ -156,13 +160,19 @@ class NodeConnection:
         elif event in (zmq.Event.DISCONNECTED, zmq.Event.CLOSED):
             if event == zmq.Event.DISCONNECTED and value != self._descriptor:
                 return
-            self._lost(ConnectionLostError(f"{self.node}: the runtime closed the connection"))
+            self._lost(self._ended())
         else:
             self._lost(NotARuntimeError(f"{self.node}: ZeroMQ handshake failed ({event.name})"))
 
     def on_answer(self, request_id: int, frame: bytes) -> bool:
         """An answer for this node; False when it came late."""
         return self._in_flight.answered(request_id, frame)
+
+    def _ended(self) -> RuntimeClientError:
+        """Why the connection ended: heartbeats end that of a hung node too, and it is hung still."""
+        if self._in_flight.has_overdue:
+            return HungError(f"{self.node}: the connection ended with requests unanswered")
+        return ConnectionLostError(f"{self.node}: the runtime closed the connection")
 
     def _lost(self, error: RuntimeClientError) -> None:
         if self._handshake is not None and not self._handshake.done():

@@ -245,10 +245,8 @@ def test_a_restarted_node_is_another_runtime(
     assert client.counters()["connections_open"] == 1
 
 
-def test_what_was_asked_of_a_node_that_ends_is_lost_at_once(
-    simulation: Simulation, client: RuntimeClient, node: NodeAddress
-) -> None:
-    simulation.process.set_fault(0, "silent")
+def failure_when_it_ends(simulation: Simulation, client: RuntimeClient, node: NodeAddress) -> str:
+    """Ask node 0, which is silent, end it when it has the request, and tell the reason of the error."""
     before = simulation.requests(0)
     outcome: list[str] = []
     asking = threading.Thread(target=lambda: outcome.append(failure(client, node, timeout=60)))
@@ -258,7 +256,27 @@ def test_what_was_asked_of_a_node_that_ends_is_lost_at_once(
         assert time.monotonic() < deadline
     simulation.process.set_fault(0, "refused")
     asking.join(LONG)
-    assert outcome == ["connection_lost"]
+    (reason,) = outcome
+    return reason
+
+
+def test_what_was_asked_of_a_node_that_ends_is_lost_at_once(
+    simulation: Simulation, client: RuntimeClient, node: NodeAddress
+) -> None:
+    simulation.process.set_fault(0, "silent")
+    assert failure_when_it_ends(simulation, client, node) == "connection_lost"
+    assert failure(client, node, timeout=LONG) == "refused"
+    simulation.process.clear(0)
+    recovers(client, node)
+
+
+def test_a_hung_node_is_hung_also_when_its_connection_ends(
+    simulation: Simulation, client: RuntimeClient, node: NodeAddress
+) -> None:
+    session(client, node)
+    simulation.process.set_fault(0, "silent")
+    assert failure(client, node) == "hung"
+    assert failure_when_it_ends(simulation, client, node) == "hung"
     assert failure(client, node, timeout=LONG) == "refused"
     simulation.process.clear(0)
     recovers(client, node)
