@@ -32,6 +32,21 @@ from grafana.generator.thresholds import IDLE, Band, Mapping, as_property, confi
 
 COLUMNS: Final = 24
 MOST_TILES: Final = 5000
+LINES_HEIGHT: Final = 9
+"""Room for a graph and three lines of its legend."""
+
+_LITTLE: Final = {
+    "short": 1,
+    "s": 0.001,
+    "bytes": 1024,
+    "binBps": 1024,
+    "ops": 1,
+    "iops": 1,
+    "reqps": 1,
+    "cps": 1,
+    "percentunit": 0.01,
+}
+"""How far the axis of a quantity without maximum reaches at least; Grafana would draw one that is always 0 up to 100."""
 
 
 @dataclass(frozen=True)
@@ -192,16 +207,13 @@ def tiles(
     band: Band | None = None,
     mapping: Mapping | None = None,
     width: int = COLUMNS,
-    height: int = 6,
-    with_values: bool = True,
+    height: int = 8,
     links: Sequence[builders.DashboardLink] = (),
     empty: str | None = None,
 ) -> Tile:
     """A map of nodes: one coloured tile a node, by node id."""
     panel = _dress(stat.Panel(), title, description, "none", empty, band)
     panel = _with_targets(panel, [Query(expr)], "table")
-    mode = common_models.BigValueTextMode
-    size = 11 if with_values else 8
     # Prometheus sorts by the text of labels: 1, 10, 100, 2. The panel shows every field that is a number: the
     # id has to be text again after it was sorted as one.
     for step in (_converted("node_id", "number"), _sorted("node_id"), _converted("node_id", "string")):
@@ -211,11 +223,11 @@ def tiles(
             common.ReduceDataOptions().calcs(["lastNotNull"]).values(True).limit(MOST_TILES).fields("")
         )
         # Fixed, for the panel's own choice cuts the ids of some hundred nodes off.
-        .text(common.VizTextDisplayOptions().title_size(size).value_size(size))
+        .text(common.VizTextDisplayOptions().title_size(8).value_size(8))
         .display_name("${__data.fields.node_id}")
         .graph_mode(common_models.BigValueGraphMode.NONE)
         .color_mode(common_models.BigValueColorMode.BACKGROUND_SOLID)
-        .text_mode(mode.VALUE_AND_NAME if with_values else mode.NAME)
+        .text_mode(common_models.BigValueTextMode.NAME)
         .justify_mode(common_models.BigValueJustifyMode.CENTER)
         .orientation(common_models.VizOrientation.AUTO)
         .color_scheme(_colour("thresholds"))
@@ -296,21 +308,23 @@ def lines(
     points: bool = False,
     decimals: int | None = None,
     width: int = 12,
-    height: int = 8,
+    height: int = LINES_HEIGHT,
     legend_values: Sequence[str] = ("lastNotNull", "max"),
+    colours: dict[str, str] | None = None,
     links: Sequence[builders.DashboardLink] = (),
     empty: str | None = None,
 ) -> Tile:
-    """Lines over time with a legend of last value and maximum."""
+    """Lines over time with a legend of last value and maximum; `colours` are by name of the series."""
     # Filled areas of many lines hide each other.
     several = len(queries) > 1 or "{{" in queries[0].legend
     panel = _dress(timeseries.Panel(), title, description, _counted(unit, decimals), empty, band)
     panel = _with_targets(panel, queries, "range")
     panel = (
         panel.draw_style(common_models.GraphDrawStyle.LINE)
-        .line_width(1)
+        # Of a stack only the areas count: the line of one that is 0 would run along the others.
+        .line_width(0 if stacked else 1)
         .line_interpolation(common_models.LineInterpolation.LINEAR)
-        .fill_opacity(25 if stacked else 0 if several else 8)
+        .fill_opacity(60 if stacked else 0 if several else 8)
         .show_points(common_models.VisibilityMode.ALWAYS if points else common_models.VisibilityMode.NEVER)
         .span_nulls(False)
         .color_scheme(_colour("palette-classic"))
@@ -338,8 +352,12 @@ def lines(
         panel = panel.min(low)
     if high is not None:
         panel = panel.max(high)
+    elif unit in _LITTLE:
+        panel = panel.axis_soft_max(_LITTLE[unit])
     if decimals is not None:
         panel = panel.decimals(decimals)
+    for name, colour in (colours or {}).items():
+        panel = panel.override_by_name(name, [_fixed(colour)])
     for ref, query in zip(ascii_uppercase, queries, strict=False):
         properties = []
         if query.colour is not None:
@@ -486,6 +504,9 @@ def _column(column: Column) -> list[models.DynamicConfigValue]:
         found.append(_property("color", {"mode": "thresholds"}))
     elif column.cell == "gauge":
         found.append(_fixed("blue"))
+    if column.cell == "gauge":
+        # Beside the empty bar, which alone would look like 0 %.
+        found.append(_property("mappings", [nothing("n/a")]))
     if column.mapping is not None or column.cell == "background":
         found.append(_property("custom.align", "left"))
     if column.cell == "text" and column.unit is None and not column.links and not column.hidden:

@@ -49,10 +49,7 @@ def linkable(expression: str) -> str:
 
 def status(matchers: str) -> str:
     """0 down, 1 hung, 2 up but not well (health score under 60), 3 up; one value a node."""
-    # While a node hangs its reason alternates: now and then the attempt ends as a lost connection.
-    lately = f'max_over_time(clio_node_down_info{{reason="hung", {matchers}}}[2m])'
-    down = f"max by ({KEYS}) (clio_node_up{{{matchers}}}) == 0"
-    hung = f"(0 * (max by ({KEYS}) ({lately}) and {down}) + 1)"
+    hung = f'max by ({KEYS}) (clio_node_down_info{{reason="hung", {matchers}}})'
     unwell = (
         f"2 * (max by ({KEYS}) (clio_node_up{{{matchers}}}) == 1 "
         f"and max by ({KEYS}) (node:clio_health:score{{{matchers}}}) < 60)"
@@ -64,6 +61,16 @@ def status_with_leader(matchers: str) -> str:
     """As `status`, and 4 for a leader that is well."""
     leader = f"max by ({KEYS}) (clio_node_leader{{{matchers}}}) == 1"
     return f"4 * (({leader}) and ({status(matchers)}) == 3) or {status(matchers)}"
+
+
+def severity(keys: str, matchers: str) -> str:
+    """The worst severity of the CLIO alerts that fire: 3 critical, 2 warning, 1 anything else; one value by `keys`."""
+
+    def firing(which: str) -> str:
+        return f'max by ({keys}) (ALERTS{{alertname=~"Clio.+", alertstate="firing", {which}, {matchers}}})'
+
+    known = "3 * {} or 2 * {}".format(firing('severity="critical"'), firing('severity="warning"'))
+    return f"{known} or " + firing('severity!~"critical|warning"')
 
 
 def address(matchers: str) -> str:

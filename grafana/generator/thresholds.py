@@ -128,8 +128,27 @@ NODE_STATUS: Final[Mapping] = {
     "3": ("Up", GOOD),
     "4": ("Up, leader", GOOD),
 }
+DOWN_REASON: Final[Mapping] = {
+    reason: (text, HUNG if reason == "hung" else BAD)
+    for reason, text in {
+        "refused": "Not running",
+        "hung": "Does not answer",
+        "unreachable": "Host unreachable",
+        "unresolvable": "Unknown host name",
+        "connection_lost": "Connection lost",
+        "not_a_runtime": "Not a runtime",
+        "unsupported": "Unknown protocol",
+        "malformed": "Garbled answers",
+        "query_failed": "Query failed",
+        "transport_unavailable": "Exporter cannot ask",
+        "deadline": "No answer in time",
+        "duplicate": "Listed twice",
+    }.items()
+}
+"""In words, every reason the exporter gives (exporter/runtime/errors.py); a test compares."""
 YES_NO: Final[Mapping] = {"0": ("no", IDLE), "1": ("yes", GOOD)}
 LEADER: Final[Mapping] = {"0": ("", IDLE), "1": ("leader", NEUTRAL)}
+SEVERITY: Final[Mapping] = {"1": ("info", NEUTRAL), "2": ("warning", WARN), "3": ("critical", BAD)}
 SUCCESS: Final[Mapping] = {"0": ("failed", BAD), "1": ("ok", GOOD)}
 WORKER_STATE: Final[Mapping] = {
     "0": ("idle", IDLE),

@@ -137,6 +137,8 @@ def cards() -> builders.QueryVariable:
             f"The {queries.FEW} nodes that most need a look.",
             f"query_result({queries.cards()})",
         )
+        # As the query sorts them, the worst first.
+        .sort(models.VariableSort.DISABLED)
         .regex('/card="(?<value>[^"]+)".*[{,]name="(?<text>[^"]+)"/')
         .multi(True)
         .include_all(True)

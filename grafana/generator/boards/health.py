@@ -5,7 +5,7 @@ from __future__ import annotations
 from grafana.generator import links, thresholds, variables
 from grafana.generator.board import Board
 from grafana.generator.panels import Column, Query, Section, Tile, graph, lines, number, rows, states, tiles
-from grafana.generator.queries import CLUSTER, FEW, KEYS, linkable, per_node, status
+from grafana.generator.queries import CLUSTER, FEW, KEYS, linkable, per_node, severity, status
 
 _NO_RULES = "Recording rules not loaded"
 _YOUNG = "No data that old yet"
@@ -233,20 +233,16 @@ def _parts() -> list[Tile]:
             high=100,
             decimals=0,
             width=9,
-            height=9,
             empty=_NO_RULES,
         ),
         lines(
             "What pulls it down",
-            "Each part of the score, mean of the nodes, 1 is well (node:clio_health_component:ratio): nodes up, "
-            "samples fresh, memory, GPU memory, storage, workers not stuck, arrays whole. The lowest is the "
-            "reason.",
-            [Query(f"avg by (component) ({part})", "{{component}}")],
+            "How much is missing of each part of the score, mean of the nodes (node:clio_health_component:ratio): "
+            "nodes up, samples fresh, memory, GPU memory, storage, workers not stuck, arrays whole. 0 is well; "
+            "the highest is the reason.",
+            [Query(f"1 - avg by (component) ({part})", "{{component}}")],
             unit="percentunit",
-            high=1,
             width=7,
-            height=9,
-            legend_values=("lastNotNull", "min"),
             empty=_NO_RULES,
         ),
         rows(
@@ -366,8 +362,6 @@ def _connectivity() -> list[Tile]:
             ),
             unit="s",
             band=thresholds.ROUND_TRIP,
-            width=12,
-            height=9,
             links=[links.node_from_row()],
         ),
         graph(
@@ -377,8 +371,6 @@ def _connectivity() -> list[Tile]:
             f'label_replace({nodes}, "mainstat", "$1 ms", "mainstat", "(.+)")',
             edges,
             unit="s",
-            width=12,
-            height=9,
         ),
         lines(
             "Round trip over time",
@@ -418,6 +410,7 @@ def _connectivity() -> list[Tile]:
             points=True,
             decimals=0,
             width=12,
+            colours={reason: colour for reason, (_, colour) in thresholds.DOWN_REASON.items()},
             empty="No node was down",
         ),
     ]
@@ -427,15 +420,10 @@ def _alerts() -> list[Tile]:
     return [
         states(
             "Alerts over time",
-            "How many of each alert of the CLIO rules fired when (ALERTS). Empty where none did.",
-            [
-                Query(
-                    f'count by (alertname) (ALERTS{{alertname=~"Clio.+", alertstate="firing", {CLUSTER}}})',
-                    "{{alertname}}",
-                )
-            ],
-            None,
-            band=thresholds.ANY_IS_BAD,
+            "Which alert of the CLIO rules fired when, in the colour of its severity (ALERTS). Empty where none "
+            "did.",
+            [Query(severity("alertname", CLUSTER), "{{alertname}}")],
+            thresholds.SEVERITY,
             height=8,
             empty="No alert has fired",
         ),

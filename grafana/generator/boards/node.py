@@ -49,11 +49,11 @@ def _identity() -> list[Tile]:
         ),
         number(
             "Why down",
-            "Why the runtime does not answer: refused, hung, unreachable, connection_lost ... "
-            "(clio_node_down_info). Empty while it does.",
+            "Why the runtime does not answer (the reason of clio_node_down_info in words). Empty while it does.",
             f"max by (cluster, node_id, hostname, reason) (clio_node_down_info{{{NODE}}})",
             label="reason",
             colour=thresholds.BAD,
+            mapping=thresholds.DOWN_REASON,
             width=3,
             empty="Node is up",
         ),
@@ -109,11 +109,11 @@ def _identity() -> list[Tile]:
             "(clio_node_info).",
             [actionable(per_node("clio_node_info", NODE))],
             [
-                Column("restart", "Restart", links=[links.action_from_row("restart")]),
-                Column("shutdown", "Shut down", links=[links.action_from_row("shutdown")]),
+                Column("restart", "Restart", width=62, links=[links.action_from_row("restart")]),
+                Column("shutdown", "Shut down", width=80, links=[links.action_from_row("shutdown")]),
                 *(Column(name, name, hidden=True) for name in ("which", "cluster", "node_id", "hostname")),
             ],
-            sort="Restart",
+            sort="hostname",
             width=3,
             height=4,
             drop=("Value",),
@@ -135,7 +135,6 @@ def _workers() -> list[Tile]:
             unit=unit,
             decimals=decimals,
             width=12,
-            height=8,
             empty="Node reports no workers",
         )
 
@@ -208,7 +207,8 @@ def _workers() -> list[Tile]:
         over_time(
             "Load",
             "CPU seconds that the tasks in hand of each worker will need, by the learned cost models "
-            "(clio_worker_load). Bad when one worker has much more than the others.",
+            "(clio_worker_load). Bad when one worker has much more than the others. Rounding in the runtime can "
+            "leave an idle worker a little below 0.",
             of_worker("clio_worker_load"),
             "s",
         ),
@@ -288,7 +288,6 @@ def _system() -> list[Tile]:
             ],
             unit="percentunit",
             high=1,
-            height=6,
             empty=_NO_GPU,
         ),
         lines(
@@ -304,7 +303,6 @@ def _system() -> list[Tile]:
                 Query(per_node("clio_node_hbm_total_bytes", NODE), "Total", thresholds.IDLE),
             ],
             unit="bytes",
-            height=6,
             empty=_NO_GPU,
         ),
     ]

@@ -16,6 +16,7 @@ from grafana.generator.queries import (
     linkable,
     on_card,
     per_node,
+    severity,
     status,
     status_with_leader,
     with_address,
@@ -127,8 +128,6 @@ def _map() -> Tile:
         "Click a tile for the node's page.",
         linkable(status(FOUND)),
         mapping=thresholds.NODE_STATUS,
-        with_values=False,
-        height=7,
         links=[links.node_from_row()],
         empty="No node matches the search",
     )
@@ -140,10 +139,7 @@ def _alerts() -> Tile:
         "Alerts of the CLIO rules that fire now, worst first (ALERTS). The dashboard and runbook of each are "
         "in its annotations in Prometheus and Alertmanager; click a node for its page.",
         [
-            linkable(
-                f"3 * {_firing('=', 'critical')} or 2 * {_firing('=', 'warning')} "
-                f"or {_firing('!~', 'critical|warning')}"
-            )
+            linkable(severity("cluster, alertname, node_id, hostname", _ALERT)),
         ],
         [
             Column(
@@ -151,11 +147,7 @@ def _alerts() -> Tile:
                 "Severity",
                 width=95,
                 cell="colour",
-                mapping={
-                    "3": ("critical", thresholds.BAD),
-                    "2": ("warning", thresholds.WARN),
-                    "1": ("info", thresholds.NEUTRAL),
-                },
+                mapping=thresholds.SEVERITY,
             ),
             Column("alertname", "Alert", width=300),
             Column("node_id", "Node", width=70, links=[links.node_from_row()]),
@@ -165,13 +157,6 @@ def _alerts() -> Tile:
         sort="Severity",
         height=5,
         empty="No alert is firing",
-    )
-
-
-def _firing(operator: str, severity: str) -> str:
-    return (
-        "max by (cluster, alertname, node_id, hostname) "
-        f'(ALERTS{{alertname=~"Clio.+", alertstate="firing", severity{operator}"{severity}", {_ALERT}}})'
     )
 
 

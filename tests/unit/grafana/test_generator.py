@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from exporter.runtime import errors
+from exporter.runtime.errors import RuntimeClientError
 from tests.unit.grafana import boards
 from tests.unit.grafana.boards import ROOT, UIDS, load, panels
 
@@ -81,3 +83,9 @@ def test_colours_mean_the_same_everywhere() -> None:
         fixed = set(re.findall(r'"fixedColor": "([^"]+)"', text))
         steps = set(re.findall(r'"color": "([^"]+)"', text))
         assert fixed | steps <= allowed | {"orange"}, uid
+
+
+def test_every_reason_of_a_node_that_is_down_has_words() -> None:
+    kinds = [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, RuntimeClientError)]
+    # These two end no scrape: the base class, and an exporter that is closing.
+    assert set(thresholds.DOWN_REASON) == {kind.reason for kind in kinds} - {"error", "client_closed"}
