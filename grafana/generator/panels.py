@@ -510,7 +510,8 @@ def _column(column: Column) -> list[models.DynamicConfigValue]:
     if column.mapping is not None or column.cell == "background":
         found.append(_property("custom.align", "left"))
     if column.cell == "text" and column.unit is None and not column.links and not column.hidden:
-        found.append(_property("custom.filterable", True))
+        # The whole of a text that is too long for its cell opens by a click.
+        found += [_property("custom.filterable", True), _property("custom.inspect", True)]
     if column.mapping is not None:
         found.append(_property("mappings", mappings(column.mapping)))
         if column.band is None:

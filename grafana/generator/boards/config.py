@@ -108,8 +108,7 @@ def _values() -> Tile:
         ],
         sort="Path",
         descending=False,
-        width=12,
-        height=18,
+        height=13,
         empty="Nothing matches the search",
     )
 
@@ -129,7 +128,7 @@ def _differences() -> Tile:
             )
         ],
         [
-            Column("path", "Path", width=270),
+            Column("path", "Path", width=330),
             Column("node_id", "Node", width=70, links=[links.node_from_row()]),
             Column("value", "Value"),
             Column("hostname", "Host", width=120),
@@ -137,8 +136,7 @@ def _differences() -> Tile:
         ],
         sort="Path",
         descending=False,
-        width=12,
-        height=18,
+        height=13,
         empty="All nodes have the same settings",
     )
 
@@ -176,7 +174,7 @@ def _files() -> Tile:
             linkable(f"1000 * max by ({keys}) (clio_config_modified_timestamp_seconds{{{CLUSTER}}})"),
         ],
         [
-            Column("node_id", "Node", width=70),
+            Column("node_id", "Node", width=90),
             Column("hostname", "Host", width=130),
             Column("file", "File"),
             Column("A", "Readable", width=90, cell="colour", mapping=thresholds.SUCCESS),

@@ -303,7 +303,7 @@ def _arrays() -> list[Tile]:
                 Column("pool_name", "Array"),
                 Column("A", "Size", "bytes", 90),
                 Column("B", "Used", "percentunit", 100, "gauge", thresholds.STORAGE_USED, low=0, high=1),
-                Column("C", "Out of service", "none", 110, "colour", thresholds.ANY_IS_BAD),
+                Column("C", "Out of service", "none", 130, "colour", thresholds.ANY_IS_BAD),
                 Column("D", "Survives", "none", 70),
                 Column("E", "Data", "none", 50),
                 Column("F", "Parity", "none", 60),
