@@ -9,7 +9,6 @@ Tests that use it are marked `needs_system("prometheus-alertmanager")`.
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
 import time
 import urllib.error
@@ -23,8 +22,8 @@ from typing import Any
 
 import yaml
 
-from tests.exporter_process import eventually, free_port
-from tests.system import find_command
+from tests.exporter_process import free_port
+from tests.server_process import ServerProcess
 
 _STOP_SECONDS = 20.0
 
@@ -96,46 +95,23 @@ class Receiver:
             self._changed.notify_all()
 
 
-class Alertmanager:
+class Alertmanager(ServerProcess):
     """Alertmanager with this configuration on a free port of 127.0.0.1, ready when constructed."""
 
     def __init__(self, directory: Path, config: Mapping[str, Any]) -> None:
-        self.directory = directory / "alertmanager"
-        self.directory.mkdir(parents=True, exist_ok=True)
+        own = directory / "alertmanager"
+        own.mkdir(parents=True, exist_ok=True)
         self.address = f"127.0.0.1:{free_port()}"
-        self.log_path = self.directory / "alertmanager.log"
-        config_path = self.directory / "alertmanager.yml"
+        config_path = own / "alertmanager.yml"
         config_path.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
-        program = find_command("prometheus-alertmanager")
-        assert program is not None
-        with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    program,
-                    f"--config.file={config_path}",
-                    f"--storage.path={self.directory / 'data'}",
-                    f"--web.listen-address={self.address}",
-                    # Alone: without this it opens a port for other Alertmanagers.
-                    "--cluster.listen-address=",
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self.directory,
-            )
-        try:
-            eventually(f"Alertmanager is ready; log: {self.log_path}", self._ready, 60)
-        except BaseException:
-            self.stop()
-            raise
-
-    def __enter__(self) -> Alertmanager:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+        arguments = [
+            f"--config.file={config_path}",
+            f"--storage.path={own / 'data'}",
+            f"--web.listen-address={self.address}",
+            # Alone: without this it opens a port for other Alertmanagers.
+            "--cluster.listen-address=",
+        ]
+        super().__init__("prometheus-alertmanager", arguments, own, f"http://{self.address}")
 
     def alerts(self, *matchers: str) -> list[dict[str, Any]]:
         """Alerts it knows, also those held back, with `status.state` and `status.inhibitedBy`."""
@@ -147,19 +123,9 @@ class Alertmanager:
         """Fire alerts with these labels, as Prometheus would."""
         self._call("alerts", json.dumps([{"labels": dict(each)} for each in labels]).encode())
 
-    def stop(self) -> None:
-        """SIGTERM, SIGKILL when that does not help; waits."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait(_STOP_SECONDS)
-
     def _call(self, path: str, body: bytes | None = None) -> bytes:
         request = urllib.request.Request(
-            f"http://{self.address}/api/v2/{path}", body, {"Content-Type": "application/json"}
+            f"{self.url}/api/v2/{path}", body, {"Content-Type": "application/json"}
         )
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
@@ -167,13 +133,3 @@ class Alertmanager:
         except urllib.error.HTTPError as error:
             with error:
                 raise AssertionError(f"{path}: {error.read().decode()}") from None
-
-    def _ready(self) -> bool:
-        if self._process.poll() is not None:
-            raise RuntimeError(f"Alertmanager ended:\n{self.log_path.read_text()}")
-        try:
-            with urllib.request.urlopen(f"http://{self.address}/-/ready", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except urllib.error.HTTPError as error:
-            error.close()  # 503 while it starts; the answer holds the socket
-            return False

@@ -18,16 +18,15 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import yaml
 
 from tests.exporter_process import eventually, free_port
+from tests.server_process import ServerProcess
 from tests.system import find_command
 
 SCRAPE_INTERVAL = "1s"
-_STOP_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def promtool(*arguments: str, stdin: str | None = None) -> subprocess.CompletedP
     )
 
 
-class Prometheus:
+class Prometheus(ServerProcess):
     """Prometheus with this configuration on a free port of 127.0.0.1, ready when constructed.
 
     `config` is the document of prometheus.yml; scrape and evaluation intervals are one second unless it
@@ -60,45 +59,21 @@ class Prometheus:
     """
 
     def __init__(self, directory: Path, config: Mapping[str, Any], *flags: str) -> None:
-        self.directory = directory / "prometheus"
-        self.directory.mkdir(parents=True, exist_ok=True)
+        own = directory / "prometheus"
+        own.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.config_path = self.directory / "prometheus.yml"
-        self.log_path = self.directory / "prometheus.log"
+        self.config_path = own / "prometheus.yml"
         self._write(config)
         checked = promtool("check", "config", str(self.config_path))
         assert checked.returncode == 0, checked.stdout + checked.stderr
-        program = find_command("prometheus")
-        assert program is not None
-        with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    program,
-                    f"--config.file={self.config_path}",
-                    f"--storage.tsdb.path={self.directory / 'data'}",
-                    f"--web.listen-address=127.0.0.1:{self.port}",
-                    "--web.enable-lifecycle",
-                    *flags,
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self.directory,
-            )
-        try:
-            eventually(f"Prometheus is ready; log: {self.log_path}", self._ready, 60)
-        except BaseException:
-            self.stop()
-            raise
-
-    def __enter__(self) -> Prometheus:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+        arguments = [
+            f"--config.file={self.config_path}",
+            f"--storage.tsdb.path={own / 'data'}",
+            f"--web.listen-address=127.0.0.1:{self.port}",
+            "--web.enable-lifecycle",
+            *flags,
+        ]
+        super().__init__("prometheus", arguments, own, f"http://127.0.0.1:{self.port}")
 
     def reload(self, config: Mapping[str, Any]) -> None:
         """Put another configuration in force; AssertionError when Prometheus refuses it."""
@@ -181,33 +156,7 @@ class Prometheus:
         targets = self.api("targets", state="active")["activeTargets"]
         return {target["scrapeUrl"]: target["lastError"] for target in targets if target["lastError"]}
 
-    @property
-    def log(self) -> str:
-        """What it has logged so far."""
-        return self.log_path.read_text(encoding="utf-8", errors="replace")
-
-    def stop(self) -> None:
-        """SIGTERM, SIGKILL when that does not help; waits."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait(_STOP_SECONDS)
-
     def _write(self, config: Mapping[str, Any]) -> None:
         intervals = {"scrape_interval": SCRAPE_INTERVAL, "evaluation_interval": SCRAPE_INTERVAL}
         document = {**config, "global": {**intervals, **config.get("global", {})}}
         self.config_path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-
-    def _ready(self) -> bool:
-        if self._process.poll() is not None:
-            raise RuntimeError(f"Prometheus ended with {self._process.returncode}:\n{self.log}")
-        try:
-            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except urllib.error.HTTPError as error:
-            # 503 until it is ready; the answer holds a socket.
-            error.close()
-            return False
