@@ -170,7 +170,7 @@ class NodeConnection:
 
     def _ended(self) -> RuntimeClientError:
         """Why the connection ended: heartbeats end that of a hung node too, and it is hung still."""
-        if self._in_flight.has_overdue:
+        if self._in_flight.silent:
             return HungError(f"{self.node}: the connection ended with requests unanswered")
         return ConnectionLostError(f"{self.node}: the runtime closed the connection")
 
@@ -180,7 +180,7 @@ class NodeConnection:
         self._drop(error)
 
     def _drop(self, error: RuntimeClientError) -> None:
-        if self._in_flight.has_overdue:
+        if self._in_flight.silent:
             self._settle = True
         self._in_flight.fail(error)
         if self._endpoint is not None:

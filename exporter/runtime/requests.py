@@ -62,15 +62,16 @@ class InFlight:
         self._owner = owner
         self._registry = registry
         self._flights: dict[int, _Flight] = {}
+        self._ignored = False
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def __len__(self) -> int:
         return len(self._flights)
 
     @property
-    def has_overdue(self) -> bool:
-        """Whether a request is still unanswered after its deadline."""
-        return any(flight.answer.done() for flight in self._flights.values())
+    def silent(self) -> bool:
+        """Whether a request that was given up has its slot still, or lost it with nothing answered since."""
+        return self._ignored or any(flight.answer.done() for flight in self._flights.values())
 
     async def slot(self, deadline: float) -> None:
         """Wait until another request may be sent.
@@ -81,7 +82,7 @@ class InFlight:
         now = self._loop.time()
         if now >= deadline:
             raise TimeoutError
-        self._forget(now - OVERDUE_LIMIT_S)
+        self._ignored = self._forget(now - OVERDUE_LIMIT_S) or self._ignored
         while len(self._flights) >= self._limit:
             turn = self._loop.create_future()
             self._waiting.append(turn)
@@ -118,6 +119,7 @@ class InFlight:
         """Deliver an answer; False when nobody waits for it any more (late), as is fine."""
         flight = self._flights[request_id]
         flight.timer.cancel()
+        self._ignored = False
         self._remove(request_id)
         self._forget(flight.sent_at - LOST_AFTER_S)
         self._wake()
@@ -128,6 +130,7 @@ class InFlight:
 
     def fail(self, error: Exception) -> None:
         """End every request with ``error``."""
+        self._ignored = False
         for request_id, flight in list(self._flights.items()):
             flight.timer.cancel()
             if not flight.answer.done():
@@ -142,7 +145,7 @@ class InFlight:
         del self._flights[request_id]
         self._registry.pop(request_id, None)
 
-    def _forget(self, sent_before: float) -> None:
+    def _forget(self, sent_before: float) -> bool:
         gone = [
             i for i, flight in self._flights.items() if flight.answer.done() and flight.sent_at < sent_before
         ]
@@ -150,6 +153,7 @@ class InFlight:
             self._remove(request_id)
         if gone:
             self._wake()
+        return bool(gone)
 
     def _wake(self) -> None:
         free = self._limit - len(self._flights)

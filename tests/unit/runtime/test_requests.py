@@ -99,15 +99,15 @@ async def test_waiting_for_a_slot_ends_at_the_deadline(bench: Bench) -> None:
 
 @on_loop(1)
 async def test_an_overdue_request_keeps_its_slot_until_its_late_answer(bench: Bench) -> None:
-    assert not bench.flights.has_overdue
+    assert not bench.flights.silent
     await bench.overdue(1)
-    assert bench.flights.has_overdue
+    assert bench.flights.silent
     waiting = bench.wait_for_slot()
     await bench.turns()
     assert not waiting.done()
     assert bench.flights.answered(1, b"late") is False
     await waiting
-    assert not bench.flights.has_overdue
+    assert not bench.flights.silent
     assert bench.registry == {}
 
 
@@ -142,6 +142,25 @@ async def test_a_request_nobody_answers_gives_its_slot_back_in_the_end(bench: Be
         await bench.flights.slot(bench.loop.time() + BOUND)
     assert bench.registry == {}
     assert len(bench.flights) == 0
+    assert bench.flights.silent
+
+
+@on_loop(1)
+async def test_a_node_is_silent_until_it_answers_or_its_connection_ends(bench: Bench) -> None:
+    for end in (
+        lambda: bench.flights.answered(2, b""),
+        lambda: bench.flights.fail(ConnectionLostError("gone")),
+    ):
+        await bench.overdue(1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(requests, "OVERDUE_LIMIT_S", 0.0)
+            await bench.flights.slot(bench.loop.time() + BOUND)
+        answer = bench.add(2)
+        assert bench.flights.silent
+        end()
+        assert not bench.flights.silent
+        assert answer.done()
+        answer.exception()
 
 
 @on_loop(1)
@@ -194,7 +213,7 @@ async def test_a_cancelled_caller_leaves_its_request_in_flight(bench: Bench) -> 
     task.cancel()
     await bench.turns()
     assert len(bench.flights) == 1  # the node still has it
-    assert bench.flights.has_overdue
+    assert bench.flights.silent
     assert bench.flights.answered(1, b"") is False
 
 
