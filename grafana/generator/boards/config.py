@@ -156,7 +156,7 @@ def _pending() -> Tile:
         ],
         sort="Node",
         descending=False,
-        width=9,
+        width=10,
         height=8,
         empty="Every node runs with its file as it is",
     )
@@ -183,7 +183,7 @@ def _files() -> Tile:
         ],
         sort="Node",
         descending=False,
-        width=15,
+        width=14,
         height=8,
         empty=_EMPTY,
     )

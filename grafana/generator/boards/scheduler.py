@@ -267,6 +267,7 @@ def _models() -> list[Tile]:
                 Query(f"max(clio_pool_learning_rate{{{NODE}}})", "highest", "purple"),
             ],
             unit="none",
+            high=1,
             width=24,
             height=7,
             empty=_NO_MODELS,

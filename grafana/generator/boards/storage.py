@@ -233,7 +233,7 @@ def _devices() -> list[Tile]:
                 linkable(used),
             ],
             [
-                Column("node_id", "Node", width=70, links=[links.node_from_row()]),
+                Column("node_id", "Node", width=60, links=[links.node_from_row()]),
                 Column("hostname", "Host"),
                 Column("A", "Targets", "none", 70),
                 Column("B", "Blobs", "short", 60),
@@ -299,11 +299,11 @@ def _arrays() -> list[Tile]:
                 linkable(array("clio_safe_bdev_dirty_slots")),
             ],
             [
-                Column("node_id", "Node", width=70, links=[links.node_from_row()]),
+                Column("node_id", "Node", width=60, links=[links.node_from_row()]),
                 Column("pool_name", "Array"),
-                Column("A", "Size", "bytes", 90),
+                Column("A", "Size", "bytes", 80),
                 Column("B", "Used", "percentunit", 100, "gauge", thresholds.STORAGE_USED, low=0, high=1),
-                Column("C", "Out of service", "none", 130, "colour", thresholds.ANY_IS_BAD),
+                Column("C", "Out of service", "none", 115, "colour", thresholds.ANY_IS_BAD),
                 Column("D", "Survives", "none", 70),
                 Column("E", "Data", "none", 50),
                 Column("F", "Parity", "none", 60),

@@ -230,7 +230,7 @@ def _table() -> Tile:
         [
             Column("A", "Status", width=88, cell="background", mapping=thresholds.NODE_STATUS),
             Column("node_id", "Node", width=55, links=[links.node_from_row()]),
-            Column("hostname", "Host", width=105, links=[links.node_from_row()]),
+            Column("hostname", "Host", width=103, links=[links.node_from_row()]),
             Column("ip", "IP address", width=110),
             Column("B", "Leader", width=65, cell="colour", mapping=thresholds.LEADER),
             Column("I", "Health", width=65, cell="colour", band=thresholds.SCORE, decimals=0, unit="none"),

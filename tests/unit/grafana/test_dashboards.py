@@ -106,6 +106,20 @@ def test_recorded_series_are_those_of_the_rules() -> None:
 ALL_PANELS = [(uid, panel) for uid in UIDS for panel in panels(uid)]
 
 
+def tables() -> list[Any]:
+    return [x for x in ALL_PANELS if x[1]["type"] == "table"]
+
+
+def by_column(panel: Any) -> dict[str, dict[str, Any]]:
+    """Properties of each column, by the title that is shown."""
+    (organize,) = [t for t in panel["transformations"] if t["id"] == "organize"]
+    found: dict[str, dict[str, Any]] = {t: {} for t in organize["options"]["renameByName"].values()}
+    for override in panel["fieldConfig"]["overrides"]:
+        properties = {p["id"]: p["value"] for p in override["properties"]}
+        found.setdefault(override["matcher"]["options"], {}).update(properties)
+    return found
+
+
 def panel_ids(value: Any) -> str:
     return f"{value['id']}" if isinstance(value, dict) else str(value)
 
@@ -145,15 +159,14 @@ def test_values_have_a_unit(uid: str, panel: Any) -> None:
         return
     (organize,) = [t for t in panel["transformations"] if t["id"] == "organize"]
     renamed = organize["options"]["renameByName"]
-    by_name = {o["matcher"]["options"]: {p["id"]: p["value"] for p in o["properties"]}
-               for o in panel["fieldConfig"]["overrides"]}  # fmt: skip
+    by_name = by_column(panel)
     for source, title in renamed.items():
         if source.startswith("Value"):
             properties = by_name[title]
             assert "unit" in properties or "mappings" in properties, f"{name_of(uid, panel)}: {title}"
 
 
-@pytest.mark.parametrize(("uid", "panel"), [x for x in ALL_PANELS if x[1]["type"] == "table"], ids=panel_ids)
+@pytest.mark.parametrize(("uid", "panel"), tables(), ids=panel_ids)
 def test_columns_exist(uid: str, panel: Any) -> None:
     there = {"Time"}
     for target in panel["targets"]:
@@ -168,6 +181,31 @@ def test_columns_exist(uid: str, panel: Any) -> None:
     titles = list(options["renameByName"].values())
     assert len(titles) == len(set(titles))
     assert panel["options"]["sortBy"][0]["displayName"] in titles
+
+
+@pytest.mark.parametrize(("uid", "panel"), tables(), ids=panel_ids)
+def test_tables_fit_a_screen_of_1400_pixels(uid: str, panel: Any) -> None:
+    """No column, and no link of an action, is out of sight; a column without a width takes Grafana's 150."""
+    shown = [column for column in by_column(panel).values() if not column.get("custom.hidden")]
+    needed = sum(column.get("custom.width", 150) for column in shown)
+    room = panel["gridPos"]["w"] * (1400 - 32) / 24 - 25  # gap, border and padding of a panel
+    assert needed <= room, name_of(uid, panel)
+
+
+@pytest.mark.parametrize(("uid", "panel"), tables(), ids=panel_ids)
+def test_an_empty_bar_in_a_table_says_that_it_is_no_zero(uid: str, panel: Any) -> None:
+    for title, column in by_column(panel).items():
+        if column.get("custom.cellOptions", {}).get("type") == "gauge":
+            matches = [m["options"].get("match") for m in column["mappings"]]
+            assert "null+nan" in matches, f"{name_of(uid, panel)}: {title}"
+
+
+@pytest.mark.parametrize(
+    ("uid", "panel"), [x for x in ALL_PANELS if x[1]["type"] == "timeseries"], ids=panel_ids
+)
+def test_the_axis_of_what_is_always_zero_is_not_drawn_up_to_100(uid: str, panel: Any) -> None:
+    defaults = panel["fieldConfig"]["defaults"]
+    assert "max" in defaults or "axisSoftMax" in defaults["custom"], name_of(uid, panel)
 
 
 @pytest.mark.parametrize("uid", UIDS)
@@ -291,6 +329,12 @@ def test_all_selects_series_without_a_cluster_label(uid: str) -> None:
     assert cluster["allValue"] == ".*"
     assert cluster["includeAll"]
     assert cluster["current"]["value"] == ["$__all"]
+
+
+def test_the_cards_show_the_worst_nodes_first() -> None:
+    (card,) = [v for v in boards.variables("clio-topology") if v["name"] == "card"]
+    assert card["query"]["query"].startswith("query_result(bottomk(")
+    assert card["sort"] == 0, "Grafana would sort by name what Prometheus has sorted by state"
 
 
 def test_every_variable_in_a_query_exists() -> None:
