@@ -309,7 +309,6 @@ def lines(
     decimals: int | None = None,
     width: int = 12,
     height: int = LINES_HEIGHT,
-    legend_values: Sequence[str] = ("lastNotNull", "max"),
     colours: dict[str, str] | None = None,
     links: Sequence[builders.DashboardLink] = (),
     empty: str | None = None,
@@ -333,7 +332,7 @@ def lines(
             .display_mode(common_models.LegendDisplayMode.TABLE)
             .placement(common_models.LegendPlacement.BOTTOM)
             .show_legend(True)
-            .calcs(list(legend_values))
+            .calcs(["lastNotNull", "max"])
         )
         .tooltip(
             common.VizTooltipOptions()
@@ -378,16 +377,14 @@ def states(
     title: str,
     description: str,
     queries: Sequence[Query],
-    mapping: Mapping | None,
+    mapping: Mapping,
     *,
-    band: Band | None = None,
-    unit: str = "short",
     width: int = COLUMNS,
-    height: int = 9,
+    height: int = LINES_HEIGHT,
     empty: str | None = None,
 ) -> Tile:
     """A row of coloured states over time a series."""
-    panel = _dress(statetimeline.Panel(), title, description, unit, empty, band)
+    panel = _dress(statetimeline.Panel(), title, description, "short", empty, None)
     panel = _with_targets(panel, queries, "range")
     panel = (
         panel.show_value(common_models.VisibilityMode.NEVER)
@@ -396,7 +393,8 @@ def states(
         .fill_opacity(85)
         .line_width(0)
         # With colours by threshold Grafana would show the thresholds' bands instead of the mapped states.
-        .color_scheme(_colour("thresholds") if mapping is None else _colour("fixed", IDLE))
+        .color_scheme(_colour("fixed", IDLE))
+        .mappings(mappings(mapping))
         .legend(
             common.VizLegendOptions()
             .display_mode(common_models.LegendDisplayMode.LIST)
@@ -404,8 +402,6 @@ def states(
             .show_legend(True)
         )
     )
-    if mapping is not None:
-        panel = panel.mappings(mappings(mapping))
     return Tile(panel, width, height, empty)
 
 

@@ -145,7 +145,7 @@ DOWN_REASON: Final[Mapping] = {
         "duplicate": "Listed twice",
     }.items()
 }
-"""In words, every reason the exporter gives (exporter/runtime/errors.py); a test compares."""
+"""In words every reason the exporter gives (exporter/runtime/errors.py); a test compares."""
 YES_NO: Final[Mapping] = {"0": ("no", IDLE), "1": ("yes", GOOD)}
 LEADER: Final[Mapping] = {"0": ("", IDLE), "1": ("leader", NEUTRAL)}
 SEVERITY: Final[Mapping] = {"1": ("info", NEUTRAL), "2": ("warning", WARN), "3": ("critical", BAD)}

@@ -37,6 +37,7 @@ def test_one_client_a_life_of_the_node(tmp_path: Path, runtime_install: RuntimeI
                 lambda: log.exists() and "CTE Core Benchmark" in log.read_text(), "no client connected"
             )
             (first,) = traffic.client_pids
+            assert "Node ID: 0 " in log.read_text(), "nodes that put blobs of one name wait for each other"
 
             def held() -> bool:
                 fields = stat_fields(first)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana.generator import thresholds, variables
 from grafana.generator.board import Board
-from grafana.generator.panels import LINES_HEIGHT, Query, Section, Tile, lines, number, states
+from grafana.generator.panels import Query, Section, Tile, lines, number, states
 from grafana.generator.queries import CLUSTER, FEW, per_node
 
 _JOB = 'job=~"$job"'
@@ -101,7 +101,6 @@ def _scrapes() -> list[Tile]:
             [Query(f"min by (collector) (clio_collector_success{{{_JOB}}})", "{{collector}}")],
             thresholds.SUCCESS,
             width=8,
-            height=LINES_HEIGHT,
         ),
         lines(
             "Time of a scrape",
