@@ -45,8 +45,8 @@ class _Client:
         with self.log_path.open("wb") as log, timer_slack(slack_us):
             self.process = subprocess.Popen(
                 command,
-                # Blobs of a tag of its own (the default is the host's name): nodes that put blobs of one name at
-                # the same time wait for each other for ever, in one start of twelve.
+                # It names the tag, by default after the host: nodes that put blobs of one name at the same
+                # time wait for each other for ever, in one start of twelve.
                 env={**node.environment, "CLIO_WAIT_SERVER": "10", "NODE_ID": str(node.index)},
                 cwd=node.directory,
                 stdin=subprocess.DEVNULL,
