@@ -167,10 +167,10 @@ def test_a_server_follows_nodes_and_exporter(simulated: Simulated, tmp_path: Pat
     """`up`, sample count and staleness, with the example of the README."""
     arguments = ("--hostfile", str(simulated.hostfile))
     with ExporterProcess(tmp_path, *arguments) as exporter:
-        config = at_address(documented("README.md", "clio"), exporter.address)
+        config = at_address(documented("README.md", "clio-exporter"), exporter.address)
         with Prometheus(tmp_path, config) as prometheus:
             prometheus.wait_for(f"sum(clio_node_up) == {NODES}")
-            assert prometheus.value('up{job="clio"}') == 1
+            assert prometheus.value('up{job="clio-exporter"}') == 1
             all_names = clio_names(prometheus, 'node_id="1"')
             assert {
                 "clio_worker_running",
@@ -202,7 +202,7 @@ def test_a_server_follows_nodes_and_exporter(simulated: Simulated, tmp_path: Pat
             exporter.stop()
             prometheus.wait_for("up == 0")
             went = first_time(prometheus, "up", 0)
-            assert clio_names(prometheus, 'job="clio"', went) == set()
+            assert clio_names(prometheus, 'job="clio-exporter"', went) == set()
             assert prometheus.query("scrape_samples_scraped", went)[0].value == 0
 
             with ExporterProcess(tmp_path, *arguments, port=exporter.port, reply_port=exporter.reply_port):
