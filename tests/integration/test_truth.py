@@ -46,6 +46,7 @@ RESTLESS = {
     "clio_method_cost_coefficient",
     "clio_method_cost_error_ratio",
     "clio_worker_idle_iterations",
+    "clio_worker_load",
 }
 """What each question changes, because asking is work too: compared answer by answer, in the last test."""
 
