@@ -252,13 +252,18 @@ class ExporterProcess:
 
     def stop(self) -> None:
         """SIGTERM, SIGKILL when that does not help; waits."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait(STOP_SECONDS)
+        end(self._process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, SIGKILL when that does not help; waits. No effect on what has ended."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_SECONDS)
 
 
 def clean_environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:

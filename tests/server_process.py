@@ -10,11 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from tests.exporter_process import eventually
+from tests.exporter_process import end, eventually
 from tests.system import find_command
 
 _START_SECONDS = 60.0
-_STOP_SECONDS = 20.0
 _Server = TypeVar("_Server", bound="ServerProcess")
 
 
@@ -60,13 +59,7 @@ class ServerProcess:
 
     def stop(self) -> None:
         """SIGTERM, SIGKILL when that does not help; waits."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait(_STOP_SECONDS)
+        end(self._process)
 
     def _ready(self) -> bool:
         if self._process.poll() is not None:

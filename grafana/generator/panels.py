@@ -290,7 +290,7 @@ def bars(
 
 
 def override(name: str, value: object) -> models.DynamicConfigValue:
-    """A property of a field, for `bars` and `Column.extra`."""
+    """A property of a field, for `bars`."""
     return _property(name, value)
 
 

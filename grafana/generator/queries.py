@@ -27,19 +27,9 @@ FEW: Final = 12
 """How many nodes get a card, a line or a row of their own where all would drown the reader."""
 
 
-def worst(expression: str, matchers: str = NODE) -> str:
-    """`expression` with ``{}`` replaced by matchers."""
-    return expression.replace("{}", "{" + matchers + "}")
-
-
 def per_node(metric: str, matchers: str = NODE) -> str:
     """One value a node."""
     return f"max by ({KEYS}) ({metric}{{{matchers}}})"
-
-
-def per_bdev(expression: str) -> str:
-    """One value a device and node."""
-    return f"max by ({BDEV_KEYS}) ({expression})"
 
 
 def linkable(expression: str) -> str:
@@ -49,7 +39,9 @@ def linkable(expression: str) -> str:
 
 def status(matchers: str) -> str:
     """0 down, 1 hung, 2 up but not well (health score under 60), 3 up; one value a node."""
-    hung = f'max by ({KEYS}) (clio_node_down_info{{reason="hung", {matchers}}})'
+    # As in ClioNodeHung: where two exporters ask a node, it is down when neither gets an answer.
+    down = f"max by ({KEYS}) (clio_node_up{{{matchers}}}) == 0"
+    hung = f'(max by ({KEYS}) (clio_node_down_info{{reason="hung", {matchers}}}) and {down})'
     unwell = (
         f"2 * (max by ({KEYS}) (clio_node_up{{{matchers}}}) == 1 "
         f"and max by ({KEYS}) (node:clio_health:score{{{matchers}}}) < 60)"
