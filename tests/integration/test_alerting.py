@@ -151,7 +151,13 @@ def test_every_rule_evaluates_on_a_real_cluster(stack: Stack) -> None:
         f"bdev:clio_bdev_{direction}_latency_seconds:avg1d_offset1h" for direction in ("read", "write")
     }
     recorded = {rule["name"] for rule in rules if rule["type"] == "recording"}
-    assert {name for name in recorded if not stack.prometheus.query(name)} == absent
+
+    def all_have_recorded() -> bool:
+        assert {name for name in recorded if not stack.prometheus.query(name)} == absent
+        return True
+
+    # Some need rates of minutes, and have them at once only after a test that took so long.
+    eventually("every rule has recorded", all_have_recorded, 120)
 
 
 def test_a_killed_node_reaches_the_receiver_and_is_resolved(stack: Stack) -> None:
