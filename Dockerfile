@@ -57,7 +57,7 @@ RUN rm -f /etc/ssh/ssh_host_* \
     && install -d -o clio -g clio -m 0755 /keys /etc/clio && install -d -o clio -g clio -m 0750 /var/lib/clio
 COPY --from=build-node /opt/clio /opt/clio
 COPY deploy/node/entrypoint.sh /usr/local/bin/clio-node
-COPY deploy/node/traffic.py /usr/local/bin/clio-traffic
+COPY lab/clio_lab/traffic.py /usr/local/bin/clio-traffic
 COPY deploy/node/healthcheck.py /usr/local/bin/clio-node-healthcheck
 ENV PATH=/opt/clio/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     CLIO_SERVER_CONF=/etc/clio/clio.yaml \

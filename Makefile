@@ -40,19 +40,19 @@ lint: setup ## Check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: setup ## Format the code and apply the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: setup ## Generate docs/metrics.md from the collectors
-	@$(BIN)/python -m exporter.collectors.reference > docs/metrics.md.new
-	@mv docs/metrics.md.new docs/metrics.md
+docs: setup ## Generate docs/metrics.md, and the tables of settings, from the code
+	@$(BIN)/python scripts/docs.py
 
 dashboards: setup ## Generate grafana/dashboards/*.json
 	@$(BIN)/python -m grafana.generator
 
-soak: setup ## Scrape a real runtime at 1 Hz for SOAK_SECONDS (600) and check what it leaves behind
+soak: setup ## Scrape real runtimes in every way for SOAK_SECONDS (600) and check what it leaves behind
 	CLIO_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak --timeout=0 $(PYTEST_ARGS)
 
 bench: setup ## Measure the exporter against simulated clusters
@@ -60,7 +60,7 @@ bench: setup ## Measure the exporter against simulated clusters
 
 clean: ## Remove build results and caches
 	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find exporter grafana tests -type d -name __pycache__ -prune -exec rm -rf {} +
+	find client web exporter control_api lab grafana tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## Remove .venv and cached test environments too
 	rm -rf $(VENV) .cache

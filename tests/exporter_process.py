@@ -10,6 +10,7 @@ import base64
 import http.client
 import os
 import random
+import signal
 import socket
 import ssl
 import subprocess
@@ -23,9 +24,11 @@ from typing import TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from clio_lab.child import ChildProcess
+
 _T = TypeVar("_T")
 
-COMMAND = (sys.executable, "-m", "exporter")
+COMMAND = (sys.executable, "-m", "clio_exporter")
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 _KEPT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONWARNINGS", "VIRTUAL_ENV")
@@ -63,7 +66,7 @@ def eventually(what: str, attempt: Callable[[], _T], seconds: float = 30.0, *, p
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """An HTTP answer; `seconds` is the time until its last byte."""
 
     status: int
@@ -144,20 +147,15 @@ class ExporterProcess:
         self._user = user
         home = directory / "home"
         home.mkdir(exist_ok=True)
-        with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *COMMAND,
-                    f"--web.listen-address={self.address}",
-                    f"--runtime.reply-port={self.reply_port}",
-                    *arguments,
-                ],
-                env=clean_environment(home, environment),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=directory,
-            )
+        listen = [f"--web.listen-address={self.address}", f"--runtime.reply-port={self.reply_port}"]
+        self._child = ChildProcess(
+            "exporter",
+            [*COMMAND, *listen, *arguments],
+            log_path=self.log_path,
+            append=True,
+            environment=clean_environment(home, environment),
+            directory=directory,
+        )
         if wait:
             try:
                 self.wait_ready()
@@ -175,12 +173,12 @@ class ExporterProcess:
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._child.pid
 
     @property
     def returncode(self) -> int | None:
         """Exit status, None while it runs."""
-        return self._process.poll()
+        return self._child.returncode
 
     @property
     def log(self) -> str:
@@ -204,7 +202,7 @@ class ExporterProcess:
         method: str = "GET",
         headers: Mapping[str, str] | None = None,
         timeout: float = 60.0,
-    ) -> Answer:
+    ) -> HttpAnswer:
         """Ask over HTTP (or HTTPS, with the password, as constructed)."""
         if self._tls is not None:
             connection: http.client.HTTPConnection = http.client.HTTPSConnection(
@@ -220,7 +218,7 @@ class ExporterProcess:
             connection.request(method, path, headers=sent)
             answer = connection.getresponse()
             body = answer.read()
-            return Answer(answer.status, dict(answer.headers), body, time.monotonic() - started)
+            return HttpAnswer(answer.status, dict(answer.headers), body, time.monotonic() - started)
         finally:
             connection.close()
 
@@ -242,28 +240,19 @@ class ExporterProcess:
         eventually(what, attempt, seconds, pause=0.1)
         return found[0]
 
-    def signal(self, number: int) -> None:
+    def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
-        self._process.send_signal(number)
+        self._child.send_signal(number)
 
     def wait(self, seconds: float = STOP_SECONDS) -> int:
         """Wait for its end and return the exit status."""
-        return self._process.wait(seconds)
+        status = self._child.wait(seconds)
+        assert status is not None, f"it still runs after {seconds} s"
+        return status
 
     def stop(self) -> None:
         """SIGTERM, SIGKILL when that does not help; waits."""
-        end(self._process)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, SIGKILL when that does not help; waits. No effect on what has ended."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(STOP_SECONDS)
+        self._child.end(STOP_SECONDS)
 
 
 def clean_environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -19,10 +19,10 @@ from typing import Any
 
 import promql_parser as promql
 
-from control_api.metrics import Metrics as ControlMetrics
-from exporter.collectors.reference import all_families
-from exporter.exposition import Kind, Scope
-from exporter.telemetry import process_families
+from clio_control_api.metrics import Metrics as ControlMetrics
+from clio_exporter.collectors.reference import all_families
+from clio_exporter.exposition import Kind, Scope
+from clio_exporter.telemetry import process_families
 
 TARGET_LABELS = frozenset({"job", "instance"})
 """What Prometheus adds to everything it scrapes."""

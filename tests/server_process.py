@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -10,10 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from tests.exporter_process import end, eventually
+from clio_lab.child import ChildProcess
 from tests.system import find_command
 
 _START_SECONDS = 60.0
+_STOP_SECONDS = 20.0
 _Server = TypeVar("_Server", bound="ServerProcess")
 
 
@@ -30,16 +30,11 @@ class ServerProcess:
         self.log_path = directory / f"{program}.log"
         found = find_command(program)
         assert found is not None, f"{program} is not installed"
-        with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                [found, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=directory,
-            )
+        self._child = ChildProcess(
+            program, [found, *arguments], log_path=self.log_path, append=True, directory=directory
+        )
         try:
-            eventually(f"{program} is ready; log: {self.log_path}", self._ready, _START_SECONDS)
+            self._child.wait_ready(self._missing, _START_SECONDS)
         except BaseException:
             self.stop()
             raise
@@ -59,15 +54,15 @@ class ServerProcess:
 
     def stop(self) -> None:
         """SIGTERM, SIGKILL when that does not help; waits."""
-        end(self._process)
+        self._child.end(_STOP_SECONDS)
 
-    def _ready(self) -> bool:
-        if self._process.poll() is not None:
-            raise RuntimeError(f"ended with {self._process.returncode}:\n{self.log}")
+    def _missing(self) -> str | None:
         try:
             with urllib.request.urlopen(f"{self.url}/-/ready", timeout=5) as answer:
-                return bool(answer.status == 200)
+                return None if answer.status == 200 else f"it answers {answer.status}"
         except urllib.error.HTTPError as error:
             # 503 until it is ready; the answer holds a socket.
             error.close()
-            return False
+            return f"it answers {error.code}"
+        except OSError as error:
+            return str(error)

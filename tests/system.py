@@ -6,20 +6,13 @@ Which package brings which command is said once, in scripts/system-packages.txt.
 
 from __future__ import annotations
 
-import os
-import shutil
-from pathlib import Path
-
 import pytest
 
+from clio_lab.sshd import find_command
+from tests.paths import ROOT
+
 MISSING = "missing system package"
-PACKAGE_LIST = Path(__file__).parent.parent / "scripts" / "system-packages.txt"
-_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
-
-
-def find_command(name: str) -> str | None:
-    """Path of a command, also of one in sbin (an ordinary user's PATH lacks it); None when there is none."""
-    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_SBIN}")
+PACKAGE_LIST = ROOT / "scripts" / "system-packages.txt"
 
 
 def package_of(command: str) -> str:

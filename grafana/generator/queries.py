@@ -80,11 +80,12 @@ def with_address(expression: str, matchers: str) -> str:
 def actionable(expression: str) -> str:
     """`expression` with texts for links to the control API: ``restart``, ``shutdown``, and ``which``.
 
-    The last is the query of the address: it names the cluster where it has a name, as the API asks for
-    where it serves several.
+    The last is the query of the address. It names the host, so that the API refuses to act on another one
+    that got the number meanwhile, and the cluster where it has a name, as the API asks for where it serves
+    several.
     """
-    unnamed = f'label_replace({expression}, "which", "?", "", "")'
-    named = f'label_replace({unnamed}, "which", "?cluster=$1", "cluster", "(.+)")'
+    both = f'label_join({expression}, "which", "&cluster=", "hostname", "cluster")'
+    named = f'label_replace({both}, "which", "?hostname=$1", "which", "(.+?)(?:&cluster=)?")'
     texts = f'label_replace({named}, "restart", "Restart", "", "")'
     return f'label_replace({texts}, "shutdown", "Shut down", "", "")'
 

@@ -19,8 +19,6 @@ HUNG: Final = "purple"
 NEUTRAL: Final = "blue"
 IDLE: Final = "#8e8e8e"
 
-READ: Final = "blue"
-WRITTEN: Final = "purple"
 CPU: Final = "blue"
 MEMORY: Final = "purple"
 GPU: Final = "super-light-blue"
@@ -145,7 +143,7 @@ DOWN_REASON: Final[Mapping] = {
         "duplicate": "Listed twice",
     }.items()
 }
-"""In words every reason the exporter gives (exporter/runtime/errors.py); a test compares."""
+"""In words every reason the exporter gives (clio_client/errors.py); a test compares."""
 YES_NO: Final[Mapping] = {"0": ("no", IDLE), "1": ("yes", GOOD)}
 LEADER: Final[Mapping] = {"0": ("", IDLE), "1": ("leader", NEUTRAL)}
 SEVERITY: Final[Mapping] = {"1": ("info", NEUTRAL), "2": ("warning", WARN), "3": ("critical", BAD)}

@@ -22,8 +22,8 @@ import psutil
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
-from exporter.exposition import Family, Kind, Samples, label_text
-from exporter.simulator.process import SimulatorProcess
+from clio_exporter.exposition import Family, Kind, Samples, label_text
+from clio_lab.simulator.process import SimulatorProcess
 
 START_SECONDS = 60.0
 SCRAPE_SECONDS = 60
@@ -53,7 +53,7 @@ def exporter(hostfile: Path, port: int) -> Iterator[psutil.Process]:
     command = [
         sys.executable,
         "-m",
-        "exporter",
+        "clio_exporter",
         f"--hostfile={hostfile}",
         f"--web.listen-address=127.0.0.1:{port}",
     ]

@@ -29,9 +29,9 @@ import yaml
 from docker.errors import DockerException, ImageNotFound, NotFound
 from filelock import FileLock
 
+from tests.paths import ROOT
 from tests.system import find_command, missing_reason
 
-ROOT = Path(__file__).parent.parent.parent
 LABEL = "org.clio-exporter.test-pid"
 COMPOSE_LABEL = "com.docker.compose.project"
 STAGE_LABEL = "org.clio-exporter.build-stage"
@@ -237,7 +237,8 @@ def compose_document() -> dict[str, dict]:
 
 PROJECT_FILES = (
     "Dockerfile", ".dockerignore", ".env.example", "docker-compose.yml", "cluster", "pyproject.toml",
-    "README.md", "LICENSE", "constraints.txt", "deploy", "exporter", "control_api", "prometheus", "grafana",
+    "README.md", "LICENSE", "constraints.txt", "client", "web", "exporter", "control_api", "lab", "deploy",
+    "prometheus", "grafana",
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-import exporter
+import clio_client
 from tests.containers.cluster import HARDENED, Service
 from tests.containers.engine import engine, labels
 from tests.exporter_process import eventually
@@ -18,7 +18,7 @@ def test_labels_user_and_health_check(images: dict[str, str]) -> None:
         assert config["User"] == "10001:10001"
         assert config["Healthcheck"]["Test"][0] == "CMD"
         found = config["Labels"]
-        assert found["org.opencontainers.image.version"] == exporter.__version__
+        assert found["org.opencontainers.image.version"] == clio_client.__version__
         assert found["org.opencontainers.image.licenses"] == "BSD-3-Clause"
         assert found["org.opencontainers.image.title"] == f"clio-{target}"
 

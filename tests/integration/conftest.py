@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.demo.cluster import LocalCluster
-from exporter.demo.install import RuntimeInstall
-from exporter.demo.ports import find_base_port
+from clio_lab.demo.cluster import LocalCluster
+from clio_lab.demo.install import RuntimeInstall
+from clio_lab.demo.ports import find_base_port
 
 
 @pytest.fixture(scope="session")

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporter.demo import addresses
-from exporter.demo.ports import busy_ports
+from clio_lab.demo import addresses
+from clio_lab.demo.ports import busy_ports
+from clio_lab.processes import with_environment
 
 
 def processes(user: str) -> list[int]:
     """Ids of all processes that were started for a cluster: they have its USER value."""
-    wanted = f"USER={user}".encode()
-    found = []
-    for directory in Path("/proc").glob("[0-9]*"):
-        try:
-            if wanted in (directory / "environ").read_bytes().split(b"\0"):
-                found.append(int(directory.name))
-        except OSError:
-            continue
-    return sorted(found)
+    return sorted(process.pid for process in with_environment("USER", user))
 
 
 def leftovers(user: str, base_port: int, nodes: int, port_step: int = 10) -> list[str]:

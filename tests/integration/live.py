@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,9 +71,8 @@ class Exporter(ExporterProcess):
 
     def idle(self, seconds: float) -> None:
         """Let time pass; fails at once when the exporter ends."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            code = self.wait(seconds)
-            raise AssertionError(f"the exporter ended with {code}:\n{self.log}")
+        code = self._child.wait(seconds)
+        assert code is None, f"the exporter ended with {code}:\n{self.log}"
 
 
 class Deadline:

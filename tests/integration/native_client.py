@@ -10,13 +10,14 @@ import secrets
 import struct
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgpack
 import zmq
 
-FRAMES = Path(__file__).parent.parent / "fixtures"
+from tests.paths import FIXTURES
+
+FRAMES = FIXTURES
 _RECORDED = "native_monitor_worker_stats.request.bin"
 _QUERY = b"worker_stats"
 _TYPE = 84

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import struct
 import time
-from pathlib import Path
 from typing import Any
 
 import msgpack
 import zmq
 
-FRAMES = Path(__file__).parent.parent / "fixtures" / "2.3.2"
+from tests.paths import FIXTURES
+
+FRAMES = FIXTURES / "2.3.2"
 
 _NET_KEY = 64
 _METHOD = 80

@@ -15,15 +15,16 @@ from typing import Any
 import pytest
 import yaml
 
-from exporter.demo.cluster import LocalCluster
+from clio_lab.demo.cluster import LocalCluster
 from tests.alertmanager import Alertmanager, Receiver
 from tests.exporter_process import ExporterProcess, eventually
+from tests.paths import ROOT
 from tests.prometheus import Prometheus
 from tests.system import needs_system
 
 pytestmark = [pytest.mark.integration, needs_system("prometheus", "promtool", "prometheus-alertmanager")]
 
-COMMITTED = Path(__file__).parents[2] / "prometheus"
+COMMITTED = ROOT / "prometheus"
 CLUSTER = "lab"
 FASTER = 20
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

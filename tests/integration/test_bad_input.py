@@ -17,7 +17,7 @@ import pytest
 import yaml
 import zmq
 
-from exporter.simulator.process import SimulatorProcess
+from clio_lab.simulator.process import SimulatorProcess
 from tests.exporter_process import ExporterProcess, Scrape, eventually, free_port, run_exporter
 from tests.unit.web.support import write
 
@@ -87,7 +87,7 @@ CASES = {
     "unknown flag": Case(("--no-such-flag",), ("--no-such-flag", "usage:"), code=2),
     "abbreviated flag": Case(("--hostfil=x",), ("--hostfil",), code=2),
     "unknown level": Case(("--log.level=loud",), ("--log.level", "loud"), code=2),
-    "not a duration": Case(("--runtime.timeout=soon",), ("--runtime.timeout", "soon"), code=2),
+    "not a duration": Case(("--runtime.timeout=soon",), ("--runtime.timeout", "soon")),
     "timeout out of range": Case(("--runtime.timeout=20m",), ("--runtime.timeout",)),
     "port out of range": Case(("--runtime.reply-port=70000",), ("--runtime.reply-port", "70000")),
     "missing settings": Case(("--config.file=none.yml",), ("none.yml", "does not exist")),
@@ -291,6 +291,24 @@ def test_what_is_no_runtime_is_told_apart_and_costs_the_others_nothing(
                 assert "error=" in lines[0]
             assert "Traceback" not in log
             assert "name service" in next(line for line in log.splitlines() if "no-such-host" in line)
+
+
+def test_a_hung_node_stays_down_for_jobs_that_ask_little(simulated: Simulated, tmp_path: Path) -> None:
+    """Two jobs, one of everything and one of pools, which are remembered: one state of the node."""
+    nodes = ",".join(simulated.targets)
+    with ExporterProcess(tmp_path, f"--nodes={nodes}", "--runtime.timeout=2s") as exporter:
+        exporter.scrape_until("all are up", lambda scrape: all(is_complete(scrape, i) for i in range(3)))
+        simulated.process.set_fault(1, "silent")
+        jobs = ("/metrics", "/metrics?collect[]=pool")
+        for job in jobs * 3:
+            scrape = exporter.scrape(job, timeout=10)
+            assert {labels["node_id"] for labels, _ in scrape.series("clio_pool_info")} == {"0", "2"}
+            assert "<td>3</td><td>2</td>" in exporter.get("/").text, job
+        simulated.process.clear()
+        simulated.process.restart_node(1)
+        exporter.scrape_until("it is up again", lambda scrape: is_complete(scrape, 1))
+        about = [line for line in exporter.log.splitlines() if f"node={simulated.targets[1]} " in line]
+        assert ["is down" in line for line in about] == [True, False], about
 
 
 def test_a_single_scrape_says_which_nodes_are_down_and_why(simulated: Simulated, tmp_path: Path) -> None:

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from exporter.collectors import COLLECTORS
-from exporter.demo.cluster import LocalCluster
-from exporter.simulator.process import SimulatorProcess
+from clio_exporter.collectors import COLLECTORS
+from clio_lab.demo.cluster import LocalCluster
+from clio_lab.simulator.process import SimulatorProcess
 from tests.exporter_process import ExporterProcess, Scrape, free_port
+from tests.paths import ROOT
 from tests.unit.prometheus.rulefiles import recordings
 
 pytestmark = pytest.mark.integration
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "cardinality.md").read_text(encoding="utf-8")
+DOCUMENT = (ROOT / "docs" / "cardinality.md").read_text(encoding="utf-8")
 SIMULATED = 16
 
 

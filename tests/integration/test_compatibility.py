@@ -17,16 +17,18 @@ from typing import Any
 
 import pytest
 
-from exporter.demo.cluster import LocalCluster, LocalNode
-from exporter.demo.install import RuntimeInstall, ensure_version
-from exporter.demo.ports import find_base_port
-from exporter.demo.runtime_config import Capacities
+from clio_lab.demo.cluster import LocalCluster
+from clio_lab.demo.install import RuntimeInstall, ensure_version
+from clio_lab.demo.node import LocalNode
+from clio_lab.demo.ports import find_base_port
+from clio_lab.demo.runtime_config import Capacities
 from tests.exporter_process import ExporterProcess, Scrape, eventually, run_exporter
 from tests.integration.native_client import NativeClient
+from tests.paths import ROOT
 
 pytestmark = [pytest.mark.integration, pytest.mark.compat]
 
-CACHE = Path(__file__).parents[2] / ".cache" / "runtimes"
+CACHE = ROOT / ".cache" / "runtimes"
 SMALL = Capacities(ram_device=8, file_device=8, ram_tier=8, file_tier=16, file_growth=8)
 SURVIVAL_SECONDS = 10.0
 """A reused identity or a foreign layout ends a runtime after 8 seconds."""

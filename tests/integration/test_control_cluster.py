@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from exporter.demo.cluster import LocalCluster
+from clio_lab.demo.cluster import LocalCluster
 from tests.integration.sshd import Sshd, make_key
 from tests.system import needs_system
 from tests.unit.control_api.support import Api, control_api
@@ -120,10 +120,7 @@ def desk(cluster4: LocalCluster, tmp_path: Path) -> Iterator[Desk]:
 def hand_back(cluster: LocalCluster) -> None:
     """End the runtimes that were started over SSH, and start all four as the fixture's own again."""
     for node in cluster.nodes:
-        for pid in listeners(node.client_port) - {node.pid}:
-            process = psutil.Process(pid)
-            process.kill()
-            psutil.wait_procs([process], 10)
+        node.terminate()
     for node in cluster.nodes:
         node.start()
     for node in cluster.nodes:

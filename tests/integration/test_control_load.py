@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from exporter.demo.cluster import LocalCluster
+from clio_lab.demo.cluster import LocalCluster
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -89,7 +89,7 @@ def test_200_readers_while_a_node_hangs(cluster4: LocalCluster, tmp_path: Path) 
         yaml.safe_dump({"exporter_config": "exporter.yaml", "limits": {"reads_per_second": 1_000_000}})
     )
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "CLIO_CONTROL_API_REPLY_PORT": "0"}
-    command = [sys.executable, "-m", "control_api", "--port", "0", "--config", "control.yaml"]
+    command = [sys.executable, "-m", "clio_control_api", "--port", "0", "--config", "control.yaml"]
     process = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None

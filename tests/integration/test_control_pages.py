@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from exporter.simulator.process import SimulatorProcess
+from clio_lab.simulator.process import SimulatorProcess
 from tests.integration.sshd import Sshd, make_key
 from tests.system import find_command, needs_system
 from tests.unit.control_api.support import TOKENS, Api, control_api
-from tests.unit.simulator.raw_client import free_base_port
+from tests.unit.lab.simulator.raw_client import free_base_port
 
 pytestmark = [pytest.mark.integration, needs_system("sshd", "chromium")]
 

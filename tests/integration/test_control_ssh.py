@@ -18,6 +18,7 @@ import pytest
 from tests.integration.sshd import Sshd, free_port, make_key
 from tests.system import needs_system
 from tests.unit.control_api.support import control_api
+from tests.unit.lab.simulator.raw_client import free_base_port
 
 pytestmark = [pytest.mark.integration, needs_system("sshd")]
 
@@ -68,6 +69,7 @@ class Setup:
     def __init__(self, home: Path, bin_dir: Path, key: Path, sshd: Sshd) -> None:
         self.home = home
         self.bin_dir = bin_dir
+        self.node = f"127.0.0.1:{free_base_port()}"
         self.defaults: dict[str, Any] = {
             "port": sshd.port, "key_file": str(key), "agent": False, "connect_timeout": "3s",
             "config_file": str(home / "no-config"),
@@ -99,12 +101,15 @@ class Setup:
         environment = {"PATH": f"{self.bin_dir / command}:/usr/bin:/bin", "HOME": str(self.home)}
         settings = {**self.defaults, "environment": environment, **ssh}
         return control_api(
-            self.home, "127.0.0.1:19\n", ssh={k: v for k, v in settings.items() if v is not None}
+            self.home, f"{self.node}\n", ssh={k: v for k, v in settings.items() if v is not None}
         )
 
 
 @pytest.fixture
-def setup(tmp_path: Path, bin_dir: Path, key: Path, sshd: Sshd) -> Iterator[Setup]:
+def setup(
+    tmp_path: Path, bin_dir: Path, key: Path, sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Setup]:
+    monkeypatch.setenv("HOME", str(tmp_path))  # whose ~/.ssh has the default keys
     yield Setup(tmp_path, bin_dir, key, sshd)
     sshd.await_no_sessions()
 
@@ -293,6 +298,16 @@ def test_an_agent(setup: Setup, key: Path, monkeypatch: pytest.MonkeyPatch) -> N
         subprocess.run(["ssh-add", "-q", str(key)], timeout=20, check=True)
         assert setup.act(key_file=None, agent=True)[0] == 200
         assert setup.act(key_file=None, agent=False)[0] == 502
+        # With IdentitiesOnly, or a key_file, the agent is asked for the named keys alone.
+        other, locked = make_key(setup.home / "other"), setup.home / "locked"
+        locked.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+        locked.with_name("locked.pub").write_bytes(key.with_name(f"{key.name}.pub").read_bytes())
+        config = setup.home / "config"
+        for identity, only, status in ((other, "no", 200), (other, "yes", 502), (locked, "yes", 200)):
+            config.write_text(f"Host *\n IdentityFile {identity}\n IdentitiesOnly {only}\n")
+            assert setup.act(key_file=None, agent=True, config_file=str(config))[0] == status
+        assert setup.act(key_file=str(other), agent=True)[0] == 502
+        assert setup.act(key_file=str(locked), agent=True)[0] == 200
     finally:
         agent.terminate()
         agent.wait(10)
@@ -360,7 +375,7 @@ def test_audit_lines_say_who_did_what_when_and_what_came_of_it(setup: Setup) -> 
         "actor": "local",
         "role": "operator",
         "node_id": 0,
-        "node": "127.0.0.1:19",
+        "node": setup.node,
     }
     assert common.items() <= begin.items()
     assert common.items() <= end.items()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from exporter.demo.cluster import LocalCluster
+from clio_lab.demo.cluster import LocalCluster
 from tests.exporter_process import ExporterProcess
 from tests.prometheus import Prometheus
 from tests.system import needs_system
@@ -140,3 +141,29 @@ def test_rendering_is_clean(prometheus: Prometheus, uid: str, tmp_path: Path) ->
         command += ["--allow-empty", ",".join(may_be_empty)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+RECORDED = re.compile(r"\b(?:node|cluster|tier|node_tier|bdev|worker|safe_bdev):clio_|\bALERTS\b")
+
+
+def test_the_page_names_the_panels_that_need_the_rules(tmp_path: Path, cluster4: LocalCluster) -> None:
+    """A Prometheus that has the samples and not the rules: which panels are empty for that reason."""
+    hosts = tmp_path / "hosts"
+    hosts.write_text("".join(f"{node.host}:{node.port}\n" for node in cluster4.nodes))
+    needy = set()
+    with ExporterProcess(tmp_path, "--hostfile", str(hosts)) as exporter:
+        scraped = {"job_name": "clio-exporter", "static_configs": [{"targets": [exporter.address]}]}
+        with Prometheus(tmp_path, {"scrape_configs": [scraped]}) as server:
+            server.wait_for_scrapes(SCRAPES, "clio_node_up", seconds=180)
+            for uid in UIDS:
+                for panel in panels(uid):
+                    needs = [target for target in panel["targets"] if RECORDED.search(target["expr"])]
+                    # A panel with other queries too may be empty for reasons of the cluster.
+                    if len(needs) == len(panel["targets"]) and not any(series(server, t) for t in needs):
+                        needy.add(panel["title"])
+    table = (
+        (ROOT / "docs" / "dashboards.md").read_text(encoding="utf-8").partition("empty without the rules")[2]
+    )
+    table = table.partition("\n\n")[0]
+    assert {title for title in needy if not title.startswith("vs. ") and title not in table} == set()
+    assert {"vs. 1 h ago", "vs. 1 d ago"} <= needy

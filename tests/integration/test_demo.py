@@ -12,29 +12,32 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from exporter.demo.ports import find_base_port
+from clio_lab.demo.ports import find_base_port
 from tests.integration.leftovers import leftovers
 
 pytestmark = pytest.mark.integration
 
+PROGRAM = (sys.executable, "-m", "clio_exporter")
 READY = re.compile(r"^ready: metrics (http://\S+/metrics)[ ,]")
 
 
 class Demo:
     """A running `demo` command and the lines it printed."""
 
-    def __init__(self, directory: Path, *arguments: str, nodes: int = 2) -> None:
+    def __init__(
+        self, directory: Path, *arguments: str, nodes: int = 2, program: Sequence[str] = PROGRAM
+    ) -> None:
         self.nodes = nodes
         self.base_port = find_base_port(nodes)
         self.user = f"clio-exporter-{os.getuid()}-{self.base_port}"
         self.listen = f"127.0.0.1:{free_port()}"
         self.lines: list[str] = []
-        command = [sys.executable, "-m", "exporter", "demo", "--dir", str(directory), f"--nodes={nodes}"]
+        command = [*program, "demo", "--dir", str(directory), f"--nodes={nodes}"]
         command += [f"--base-port={self.base_port}", f"--listen={self.listen}", *arguments]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL
@@ -75,6 +78,11 @@ class Demo:
         self._reader.join(10)
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+    def hosts(self) -> list[str]:
+        """Addresses of the nodes."""
+        found = (re.match(r"node \d+ is up: (\S+),", line) for line in self.lines)
+        return [match[1] for match in found if match is not None]
 
     def left(self) -> list[str]:
         return leftovers(self.user, self.base_port, self.nodes)
@@ -119,6 +127,14 @@ def test_metrics_of_all_nodes_with_traffic_then_ctrl_c(demo: Callable[..., Demo]
     running = demo()
     url = running.wait_line(READY)[1]
     assert list(metric(url, "clio_node_up").values()) == [1.0, 1.0]
+    for command in (r"\S*clio-exporter.* scrape .*", r"curl .*"):
+        line = running.wait_line(rf"^ +({command})$", 5)[1]
+        shown = subprocess.run(
+            line, shell=True, env={"PATH": os.environ["PATH"]}, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, timeout=60, check=True,
+        ).stdout  # fmt: skip
+        for host in running.hosts():
+            assert host in shown, line
     deadline = time.monotonic() + 90
     written: dict[str, float] = {}
     while time.monotonic() < deadline:

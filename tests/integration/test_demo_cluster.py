@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from exporter.demo.addresses import FALLBACK
-from exporter.demo.ports import is_free
+from clio_lab.demo.addresses import FALLBACK
+from clio_lab.demo.ports import is_free
 from tests.exporter_process import eventually
 from tests.integration.live import NodeScrape
 from tests.integration.test_demo import READY, Demo, ensure_ended
+from tests.paths import ROOT
 
 pytestmark = pytest.mark.integration
 
 NODES = 4
 READY_WITHIN = 180.0
 
-REFERENCE = Path(__file__).parents[2] / "docs" / "metrics.md"
+REFERENCE = ROOT / "docs" / "metrics.md"
 
 ABSENT_HERE = re.compile(
     r"clio_node_(gpu|hbm)_.*"  # no GPU

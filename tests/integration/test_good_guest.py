@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config.settings import default_settings
-from exporter.demo.cluster import LocalCluster, LocalNode
-from exporter.demo.install import RuntimeInstall
-from exporter.demo.ports import find_base_port
-from exporter.engine import Engine
+from clio_exporter.engine import Engine
+from clio_exporter.settings import Settings
+from clio_lab.demo.cluster import LocalCluster
+from clio_lab.demo.install import RuntimeInstall
+from clio_lab.demo.node import LocalNode
+from clio_lab.demo.ports import find_base_port
 from tests.integration.footprint import Footprint, cpu_seconds
 from tests.integration.live import Deadline, Exporter, NodeScrape, free_port
 
@@ -55,7 +56,7 @@ def errors_in(node: LocalNode) -> list[str]:
 
 def restart_in_process(hostfile: Path, reply_port: int, home: Path, nodes: int) -> None:
     """A life of the exporter: sockets, connections, one scrape, and the end."""
-    settings = default_settings().with_overrides(hostfile=str(hostfile), reply_port=reply_port)
+    settings = Settings().with_overrides(hostfile=str(hostfile), reply_port=reply_port)
     with contextlib.closing(Engine(lambda: settings, {}, home)) as engine:
         scrape = NodeScrape(b"".join(engine.scrape(None, 10.0).render(openmetrics=False)).decode())
     assert [scrape.reason(index) for index in range(nodes)] == [None] * nodes
@@ -64,7 +65,7 @@ def restart_in_process(hostfile: Path, reply_port: int, home: Path, nodes: int) 
 def restart_as_command(hostfile: Path, reply_port: int) -> None:
     arguments = ["scrape", f"--hostfile={hostfile}", f"--runtime.reply-port={reply_port}", "--format=table"]
     subprocess.run(
-        [sys.executable, "-m", "exporter", *arguments], check=True, capture_output=True, timeout=60
+        [sys.executable, "-m", "clio_exporter", *arguments], check=True, capture_output=True, timeout=60
     )
 
 

@@ -15,14 +15,15 @@ from typing import Any
 import pytest
 import yaml
 
-from exporter.simulator.process import SimulatorProcess
+from clio_lab.simulator.process import SimulatorProcess
 from tests.exporter_process import ExporterProcess, free_port
+from tests.paths import ROOT
 from tests.prometheus import Prometheus
 from tests.system import needs_system
 
 pytestmark = [pytest.mark.integration, needs_system("prometheus", "promtool")]
 
-EXAMPLES = Path(__file__).parents[2] / "prometheus" / "examples"
+EXAMPLES = ROOT / "prometheus" / "examples"
 NODES = 200
 SHARDS = 2
 INTERVAL = "5s"
@@ -150,7 +151,7 @@ def test_two_shards_have_every_node_once_and_a_global_server_has_all(
         for shard, part in zip(shards, parts, strict=True):
             assert_once(shard, "clio_node_up")
             assert shard.value("count(clio_node_up == 1)") == len(part)
-            assert shard.value("count(node:clio_health:score == 100)") == len(part)
+            shard.wait_for(f"count(node:clio_health:score == 100) == {len(part)}")
             # A shard has no opinion about clusters.
             assert shard.query('{__name__=~"(cluster|tier):.*"}') == []
             assert shard.query('ALERTS{alertstate="firing"}') == []

@@ -17,12 +17,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from exporter.demo.cluster import LocalCluster, LocalNode
-from exporter.demo.install import RuntimeInstall
-from exporter.demo.ports import find_base_port
-from exporter.demo.runtime_config import Capacities
-from exporter.demo.state import State
-from exporter.demo.traffic import Traffic
+from clio_lab.demo.cluster import LocalCluster
+from clio_lab.demo.install import RuntimeInstall
+from clio_lab.demo.node import LocalNode
+from clio_lab.demo.ports import find_base_port
+from clio_lab.demo.runtime_config import Capacities
+from clio_lab.demo.state import State
+from clio_lab.demo.traffic import Traffic
 from tests.integration.live import Deadline, Exporter, NodeScrape, Series
 
 pytestmark = pytest.mark.integration

@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from exporter.demo import addresses
-from exporter.demo.cluster import LocalCluster, greets
-from exporter.demo.errors import DemoError, InterruptedStartError, NodeFailedError
-from exporter.demo.install import RuntimeInstall
-from exporter.demo.ports import PortReservation, find_base_port
-from exporter.demo.runtime_config import Capacities
+from clio_lab.demo import addresses
+from clio_lab.demo.cluster import LocalCluster
+from clio_lab.demo.errors import DemoError, InterruptedStartError, ProcessFailedError
+from clio_lab.demo.install import RuntimeInstall
+from clio_lab.demo.node import greets
+from clio_lab.demo.ports import PortReservation, find_base_port
+from clio_lab.demo.runtime_config import Capacities
 from tests.integration.leftovers import leftovers, processes
 
 pytestmark = pytest.mark.integration
@@ -39,6 +42,23 @@ def test_each_node_has_its_own_loopback_address(cluster4: LocalCluster) -> None:
     hosts = {node.host for node in cluster4.nodes}
     assert len(hosts) == 4
     assert hosts <= addresses.configured()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="addresses of their own need CAP_NET_ADMIN: run as root")
+def test_addresses_of_a_killed_cluster_are_taken_over_and_removed(tmp_path: Path) -> None:
+    install = RuntimeInstall("2.3.2", tmp_path)
+    install.program.write_text("#!/bin/sh\nexit 1\n")
+    install.program.chmod(0o755)
+    cluster = make(tmp_path / "cluster", 2, install)
+    hosts = [addresses.cluster_address(cluster.base_port, index) for index in range(2)]
+    code = f"from clio_lab.demo import addresses; addresses.add({hosts})"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    try:
+        with pytest.raises(ProcessFailedError):
+            cluster.start()
+        assert leftovers(cluster.user, cluster.base_port, 2) == []
+    finally:
+        addresses.remove(hosts)
 
 
 def test_all_modules_are_composed(cluster4: LocalCluster) -> None:
@@ -91,7 +111,7 @@ def test_a_node_that_does_not_run_cannot_be_paused(cluster4: LocalCluster) -> No
     try:
         with pytest.raises(DemoError, match="node 0 does not run"):
             node.pause()
-        with pytest.raises(NodeFailedError, match="node 0 is not started"):
+        with pytest.raises(ProcessFailedError, match="node 0 is not started"):
             node.wait_ready(1)
     finally:
         node.restart()
@@ -139,7 +159,7 @@ def test_without_the_privilege_all_nodes_share_an_address(
     def refuse(_addresses: object) -> tuple[str, ...]:
         raise PermissionError("no CAP_NET_ADMIN")
 
-    monkeypatch.setattr("exporter.demo.cluster.loopback.add", refuse)
+    monkeypatch.setattr("clio_lab.demo.cluster.loopback.add", refuse)
     lines: list[str] = []
     cluster = make(tmp_path, 2, runtime_install)
     try:
@@ -172,7 +192,7 @@ def test_a_node_that_dies_while_starting_shows_its_log(
     tmp_path: Path, runtime_install: RuntimeInstall
 ) -> None:
     cluster = make(tmp_path, 1, runtime_install, environment={"CLIO_SERVER_CONF": "/nonexistent/clio.yaml"})
-    with pytest.raises(NodeFailedError) as caught:
+    with pytest.raises(ProcessFailedError) as caught:
         cluster.start()
     message = str(caught.value)
     assert "node 0" in message
@@ -186,7 +206,7 @@ def test_a_runtime_that_is_late_is_reported(tmp_path: Path, runtime_install: Run
     with cluster:
         node = cluster.nodes[0]
         node.pause()
-        with pytest.raises(NodeFailedError, match="not ready after 0 s: no ZMTP greeting"):
+        with pytest.raises(ProcessFailedError, match="not ready after 0 s: no ZMTP greeting"):
             node.wait_ready(0.2)
         node.resume()
 

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from exporter.demo.cluster import LocalCluster, greets
-from exporter.demo.install import ensure_version
-from exporter.demo.ports import find_base_port
+from clio_lab.demo.cluster import LocalCluster
+from clio_lab.demo.install import ensure_version
+from clio_lab.demo.node import greets
+from clio_lab.demo.ports import find_base_port
 from tests.integration.leftovers import leftovers
+from tests.paths import ROOT
 
 pytestmark = [pytest.mark.integration, pytest.mark.compat]
 
-CACHE = Path(__file__).resolve().parents[2] / ".cache" / "runtimes"
+CACHE = ROOT / ".cache" / "runtimes"
 
 
 @pytest.mark.timeout(900)

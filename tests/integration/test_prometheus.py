@@ -13,16 +13,17 @@ import pytest
 import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
-from exporter.demo.cluster import LocalCluster
-from exporter.simulator.process import SimulatorProcess
+from clio_lab.demo.cluster import LocalCluster
+from clio_lab.simulator.process import SimulatorProcess
 from tests.exporter_process import ExporterProcess, Scrape, free_port
+from tests.paths import ROOT
 from tests.prometheus import Prometheus, promtool
 from tests.system import needs_system
 from tests.unit.web.support import Authority, client_context, write
 
 pytestmark = [pytest.mark.integration, needs_system("prometheus", "promtool")]
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = ROOT
 NODES = 4
 OPENMETRICS = {"Accept": "application/openmetrics-text;version=1.0.0"}
 

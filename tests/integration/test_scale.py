@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
-from exporter.simulator.process import SimulatorProcess
+from clio_exporter.poller import NODES_AT_ONCE
+from clio_lab.simulator.process import SimulatorProcess
 from tests.exporter_process import ExporterProcess, eventually, free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.scale, pytest.mark.timeout(600)]
@@ -24,6 +25,7 @@ NODES = 1000
 WORKERS = 8
 BDEVS = 3
 DEADLINE = 10.0
+SHORT_DEADLINE = 5.0
 SCRAPES = 10
 MAX_RESIDENT = 400 * 2**20
 """Not the budget, which the benchmark measures, but what says that memory is bounded at all."""
@@ -61,8 +63,8 @@ class Measured:
             int(node): value == b"1" for node, value in _UP.findall(b"\n".join(self._lines(b"clio_node_up")))
         }
 
-    def check_complete(self, without: range = range(0)) -> None:
-        """Every node is there; all but those in `without` are up and report everything."""
+    def check_up(self, without: Collection[int]) -> None:
+        """All nodes but those in `without` are up."""
         up = self.up
         # Counted, not compared: pytest would spend minutes on the difference of a thousand entries.
         wrong = [node for node in range(NODES) if up.get(node) is not (node not in without)]
@@ -70,9 +72,22 @@ class Measured:
             raise AssertionError(
                 f"{len(up)} nodes, {sum(up.values())} up; not as they should be: {wrong[:20]}"
             )
+
+    def check_complete(self, without: Collection[int] = ()) -> None:
+        """Every node is there; all but those in `without` are up and report everything."""
+        self.check_up(without)
         healthy = NODES - len(without)
         found = {family: len(self._lines(family)) for family in FAMILIES}
         assert found == {family: number * healthy for family, number in FAMILIES.items()}
+
+    @property
+    def not_reached(self) -> int:
+        """Nodes of which nothing was heard before the scrape had to be answered."""
+        return self.body.count(b'reason="deadline"')
+
+    def count(self, family: bytes) -> int:
+        """Number of samples of a family."""
+        return len(self._lines(family))
 
     def total(self, family: bytes) -> float:
         """Sum of a family."""
@@ -91,16 +106,16 @@ class Observer:
         self.exporter = exporter
         self.process = psutil.Process(exporter.pid)
 
-    def scrape(self) -> Measured:
-        """One scrape, which must end within its deadline."""
+    def scrape(self, deadline: float = DEADLINE, within: float = DEADLINE) -> Measured:
+        """One scrape, whose answer must be there `within` so many seconds."""
         before = self._cpu()
-        headers = {"X-Prometheus-Scrape-Timeout-Seconds": str(DEADLINE)}
+        headers = {"X-Prometheus-Scrape-Timeout-Seconds": str(deadline)}
         answer = self.exporter.get("/metrics", headers=headers)
         assert answer.status == 200
-        assert answer.seconds < DEADLINE
+        assert answer.seconds < within
         return Measured(answer.seconds, self._cpu() - before, self.process.memory_info().rss, answer.body)
 
-    def first_complete(self, without: range = range(0)) -> tuple[Measured, int]:
+    def first_complete(self, without: Collection[int] = ()) -> tuple[Measured, int]:
         """The first scrape that misses nothing, and how many it took: one, unless the machine is busy."""
         measured: list[Measured] = []
 
@@ -199,3 +214,32 @@ def test_a_tenth_hung_costs_the_rest_nothing(thousand: tuple[SimulatorProcess, P
         process.restart_node(HUNG)
         recovered, attempts = observer.first_complete()
         report(f"recovered (scrape {attempts})", [recovered])
+
+
+def test_a_cold_start_with_a_short_deadline_misses_no_healthy_node(
+    thousand: tuple[SimulatorProcess, Path], tmp_path: Path
+) -> None:
+    """A tenth is silent or answers garbage, all over the cluster, and nothing is remembered yet."""
+    process, hostfile = thousand
+    silent, garbage = set(range(3, NODES, 20)), set(range(13, NODES, 20))
+    process.set_fault(silent, "silent")
+    process.set_fault(garbage, "garbage")
+    try:
+        with ExporterProcess(tmp_path, f"--hostfile={hostfile}") as exporter:
+            observer = Observer(exporter)
+            # Twice the time, because other work may have the processors; not because it may take so long.
+            first = observer.scrape(SHORT_DEADLINE, 2 * SHORT_DEADLINE)
+            scrapes = [first]
+            report("cold start with a tenth silent or lying", scrapes)
+            # Nobody was read at length before all had been asked, however little time there was.
+            assert first.not_reached <= NODES_AT_ONCE or first.count(b"clio_bdev_capacity_bytes") == 0
+            healthy = NODES - len(silent | garbage)
+            while sum(scrapes[-1].up.values()) < healthy and len(scrapes) < 10:
+                scrapes.append(observer.scrape(SHORT_DEADLINE, 2 * SHORT_DEADLINE))
+            scrapes[-1].check_up(silent | garbage)
+            print(f"all healthy nodes are up in scrape {len(scrapes)}")
+            complete, attempts = observer.first_complete(without=silent | garbage)
+            report(f"complete (scrape {len(scrapes) + attempts})", [complete])
+    finally:
+        process.clear()
+        process.restart_node(silent | garbage)

@@ -22,12 +22,13 @@ import psutil
 import pytest
 import yaml
 
-from exporter.config.settings import default_settings
-from exporter.demo.cluster import LocalCluster, LocalNode
-from exporter.demo.state import State
-from exporter.demo.traffic import Traffic
-from exporter.engine import Engine
-from exporter.runtime import zmq_transport
+from clio_client.transport import zeromq as zmq_transport
+from clio_exporter.engine import Engine
+from clio_exporter.settings import Settings
+from clio_lab.demo.cluster import LocalCluster
+from clio_lab.demo.node import LocalNode
+from clio_lab.demo.state import State
+from clio_lab.demo.traffic import Traffic
 from tests.integration.live import Deadline, Exporter, NodeScrape, Series, free_port
 from tests.integration.raw_runtime import RawRuntime, decode, query_of, request_id
 
@@ -528,7 +529,7 @@ def test_each_sample_is_what_this_very_answer_said(
     # One member, so that a query names its answer; its number in the cluster is 1.
     hostfile = tmp_path / "hostfile"
     hostfile.write_text(f"{cluster4.nodes[0].host}:1\n{node.host}:{node.port}\n")
-    settings = default_settings().with_overrides(
+    settings = Settings().with_overrides(
         hostfile=str(hostfile),
         runtime_config=str(node.config_path),
         reply_port=free_port(),

@@ -10,11 +10,11 @@ from typing import Any
 
 import msgpack
 
-from exporter.membership import Member
-from exporter.runtime.codec import RuntimeIdentity
-from exporter.runtime.errors import ClientClosedError, HungError, RuntimeClientError
-from exporter.runtime.transport import MonitorAnswer, NodeAddress, NodeSession
-from exporter.snapshot import NodeSnapshot
+from clio_client.errors import ClientClosedError, HungError, RuntimeClientError
+from clio_client.membership import Member
+from clio_client.protocol.codec import RuntimeIdentity
+from clio_client.transport.interface import MonitorAnswer, NodeAddress, NodeSession
+from clio_exporter.snapshot import NodeSnapshot
 from tests.unit import recorded
 
 IDENTITY = RuntimeIdentity(start_ns=1_000_000_000, pid=4711)
@@ -103,8 +103,7 @@ LABELS = 'node_id="0",hostname="n0"'
 
 
 def member(host: str = "n0", index: int = 0) -> Member:
-    labels = f'node_id="{index}",hostname="{host}"'
-    return Member("", index, host, NodeAddress(host, 9413, index), labels)
+    return Member("", index, host, NodeAddress(host, 9413, index))
 
 
 def session_of(version: str) -> NodeSession:
@@ -112,7 +111,7 @@ def session_of(version: str) -> NodeSession:
 
 
 def snapshot(version: str = "2.3.2") -> NodeSnapshot:
-    return NodeSnapshot(member(), session=session_of(version), duration=0.25)
+    return NodeSnapshot(member(), session=session_of(version), heard=True, duration=0.25)
 
 
 __all__ = ["LABELS", "MemoryNode", "MemoryTransport", "member", "session_of", "snapshot"]

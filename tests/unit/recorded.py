@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.runtime.codec import Generation, RequestIds
-
-FIXTURES = Path(__file__).parents[1] / "fixtures"
+from clio_client.protocol.codec import Generation, RequestIds
+from tests.paths import FIXTURES
 
 BODY_AT = {Generation.A: 93, Generation.B: 97, Generation.C: 113, Generation.Z: 81}
 """Offset of the body in an answer or request (versions notes, "Differences in bytes")."""

@@ -18,11 +18,11 @@ import pytest
 import yaml
 import zmq
 
-import exporter
-from control_api.settings import load
-from exporter.config.settings import load_settings
+import clio_client
+from clio_client.config.settings import load_settings
+from clio_control_api.settings import load
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((ROOT / "contrib" / "systemd").glob("*.service"))
 SCRIPTS = ("cluster", "deploy/node/entrypoint.sh")
@@ -83,7 +83,7 @@ def test_base_image_and_version_are_said_alike() -> None:
     assert base
     assert compose_defaults()["BASE_IMAGE"] == base[1]
     versions = re.findall(r'image\.version="([^"]+)"', dockerfile)
-    assert versions == [exporter.__version__] * 2
+    assert versions == [clio_client.__version__] * 2
 
 
 def test_the_cluster_is_the_one_of_the_hostfile() -> None:

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import system
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.paths import ROOT
 
 
 def run_suite(tmp_path: Path, source: str, ci: str) -> subprocess.CompletedProcess[str]:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.simulator.process import SimulatorProcess
+from clio_lab.simulator.process import SimulatorProcess
 from tests.unit.control_api.support import NODES, Api, control_api
-from tests.unit.simulator.raw_client import free_base_port
+from tests.unit.lab.simulator.raw_client import free_base_port
 
 
 @pytest.fixture(scope="session")

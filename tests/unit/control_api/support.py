@@ -13,8 +13,8 @@ import yaml
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from control_api.cli import Application, application, settings_from
-from control_api.tokens import Role, line_of, new_token
+from clio_control_api.cli import Application, application, settings_from
+from clio_control_api.tokens import Role, line_of, new_token
 
 NODES = 5
 CONFIG = """\

@@ -7,11 +7,11 @@ from urllib.parse import quote
 
 import pytest
 
-from control_api.remote import NodePlan, printable
-from control_api.settings import SshSettings
-from exporter.config.errors import ConfigError
-from exporter.membership import Member
-from exporter.runtime.transport import NodeAddress
+from clio_client.config.errors import ConfigError
+from clio_client.membership import Member
+from clio_client.transport.interface import NodeAddress
+from clio_control_api.node_script import NodePlan, printable
+from clio_control_api.settings import SshSettings
 from tests.unit.control_api.support import Api, run_script
 
 HOSTILE = [
@@ -77,7 +77,7 @@ NAMES = ["node$(touch x)", "a;b", "a b", "a'b", "-oProxyCommand=x", "a\nb"]
 
 
 def plan(hostname: str = "node0", **settings: object) -> NodePlan:
-    member = Member("", 0, hostname, NodeAddress(hostname), "")
+    member = Member("", 0, hostname, NodeAddress(hostname))
     return NodePlan(member, SshSettings(**settings))  # type: ignore[arg-type]
 
 

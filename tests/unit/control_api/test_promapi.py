@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_api.promapi import Matcher, PromError, parse_selector, series_of
-from tests.unit.control_api.support import NODES, Api
+from clio_control_api.api import TopologyNode
+from clio_control_api.promapi import Matcher, PromError, parse_selector, series_of
+from clio_lab.simulator.process import SimulatorProcess
+from tests.unit.control_api.support import NODES, Api, control_api
 
-ALL = [{"node_id": i, "hostname": f"node{i}", "ip_address": f"10.0.0.{i}", "alive": i != 2} for i in range(6)]
+ALL = [
+    TopologyNode(f"node{i}", {"node_id": i, "hostname": f"10.0.0.{i}", "ip_address": f"10.0.0.{i}"})
+    for i in range(6)
+]
+"""Nodes by names in the exporter's hostfile, and by addresses in the runtimes' own."""
 
 
 def ids(text: str) -> list[str]:
@@ -26,6 +34,10 @@ def ids(text: str) -> list[str]:
         ('clio_node_search{search="1-3"}', "123"),
         ("clio_node_search{search='1-3',}", "123"),
         ("{__name__=`clio_node_search`, search=`node4`}", "4"),
+        ("clio_node_search{search='10.0.0.4'}", "4"),
+        ("clio_node_search{search='NODE'}", "012345"),
+        ('clio_node_search{hostname="node4"}', "4"),
+        ('clio_node_search{hostname="10.0.0.4"}', ""),
         ('clio_node_search{search="",node_id=~"1|4"}', "14"),
         ('clio_node_search{node_id=~"(1|4)",hostname!="node4"}', "1"),
         ('clio_node_search{cluster=~".*"}', "012345"),
@@ -101,6 +113,31 @@ def test_a_variable_by_label_values(api: Api) -> None:
     nothing = {"match[]": "clio_node_search{search='nowhere'}"}
     assert data(api, path.format("node_id"), **nothing) == []
     assert data(api, path.format("node_id_regex"), **nothing) == ["^$"]
+
+
+def test_nodes_are_found_by_the_names_of_both_hostfiles(
+    tmp_path: Path, simulator: SimulatorProcess, hosts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exporter's hostfile says compute-1, the runtimes call themselves 127.96.0.2."""
+    resolve = socket.getaddrinfo
+
+    def resolve_compute(host: str, *args: Any, **kwargs: Any) -> Any:
+        number = str(host).removeprefix("compute-")
+        return resolve(f"127.96.0.{int(number) + 1}" if number.isdigit() else host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_compute)
+    port = hosts.split()[0].partition(":")[2]
+    with control_api(tmp_path, "".join(f"compute-{i}:{port}\n" for i in range(NODES))) as api:
+        for text in ("compute-3", "127.96.0.4"):
+            found = api.get("/api/topology", query_string={"search": text}).json["nodes"]
+            assert [(n["node_id"], n["hostname"]) for n in found] == [(3, "127.96.0.4")]  # as it always was
+            match = {"match[]": f"clio_node_search{{search='{text}'}}"}
+            (series,) = data(api, "/api/v1/series", **match)
+            assert series["node_id"] == "3"
+            assert series["hostname"] == "compute-3"  # what the metrics have
+            assert series["ip_address"] == "127.96.0.4"
+        names = [f"compute-{i}" for i in range(NODES)]
+        assert data(api, "/api/v1/label/hostname/values") == names
 
 
 def test_instant_queries(api: Api) -> None:

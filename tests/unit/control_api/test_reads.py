@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.simulator.process import SimulatorProcess
+from clio_lab.simulator.process import SimulatorProcess
 from tests.unit.control_api.support import NODES, Api, control_api
 
 NODE_FIELDS = {
@@ -192,7 +192,7 @@ def test_several_clusters_are_told_apart(tmp_path: Path, simulator: SimulatorPro
         (built.home / "exporter.yaml").write_text(
             "clusters: [{name: a, hostfile: a, runtime_config: clio.yaml}, {name: b, hostfile: b}]"
         )
-        from control_api.cli import application, settings_from
+        from clio_control_api.cli import application, settings_from
 
         settings = settings_from({"config": str(built.home / "control.yaml"), "port": "0"}, {}, built.home)
         with application(settings, {}, built.home) as two:

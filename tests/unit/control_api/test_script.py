@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from control_api.remote import SCRIPT, NodePlan
-from control_api.settings import SshSettings
-from exporter.membership import Member
-from exporter.runtime.codec import Generation
-from exporter.runtime.transport import NodeAddress
+from clio_client.membership import Member
+from clio_client.protocol.codec import Generation
+from clio_client.transport.interface import NodeAddress
+from clio_control_api.node_script import SCRIPT, NodePlan
+from clio_control_api.settings import SshSettings
 from tests.unit.control_api.support import run_script
+from tests.unit.lab.simulator.raw_client import free_base_port
 
 HELP = {
     "2.3": "Commands:\n  start  Start the server; it recovers\n  stop  Stop\nLegacy:\n  runtime <start|stop>",
@@ -34,8 +37,13 @@ def command(directory: Path, name: str, body: str, help_text: str = HELP["2.3"])
     return path
 
 
-def plan(home: Path, port: int = 9413, **settings: object) -> NodePlan:
-    member = Member("", 3, "127.0.0.1", NodeAddress("127.0.0.1", port), "")
+def plan(home: Path, port: int | None = None, **settings: object) -> NodePlan:
+    """How to act on a node of base port `port`; by default one that nobody listens on.
+
+    A restart ends what holds the node's client port, so it must never be a port of somebody else's.
+    """
+    port = free_base_port() if port is None else port
+    member = Member("", 3, "127.0.0.1", NodeAddress("127.0.0.1", port))
     environment = {"PATH": f"{home}:/usr/bin:/bin"}
     return NodePlan(member, SshSettings(environment=environment, **settings))  # type: ignore[arg-type]
 
@@ -140,40 +148,115 @@ def test_a_restart_survives_its_caller_and_rotates_its_log(tmp_path: Path) -> No
             os.kill(pid, signal.SIGKILL)
 
 
-LISTENER = "import socket,sys,time; s=socket.socket(); s.bind(('127.0.0.1',int(sys.argv[2]))); s.listen(); print(1, flush=True); time.sleep(300)"  # noqa: E501
+LISTENER = (
+    "import os, socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); "
+    "os.setuid(int(sys.argv[2])); print(1, flush=True); time.sleep(300)"
+)
 
 
-@pytest.mark.parametrize(("name", "ended"), [("clio_run", True), ("database", False)])
-def test_a_restart_ends_a_hung_runtime_but_nothing_else_on_the_port(
-    tmp_path: Path, name: str, ended: bool
-) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+@contextlib.contextmanager
+def holder(
+    executable: Path, port: int, *words: str, user: int | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A stopped process that listens on `port`: Python as `executable`, `words` in its command line."""
+    environment = {"PYTHONHOME": sys.base_prefix, "LD_LIBRARY_PATH": str(Path(sys.base_prefix) / "lib")}
+    command = [
+        str(executable),
+        "-S",
+        "-c",
+        LISTENER,
+        str(port),
+        str(os.getuid() if user is None else user),
+        *words,
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, start_new_session=True, env=environment
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline()
+            process.send_signal(signal.SIGSTOP)
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the project's name in its path."""
+    return tmp_path_factory.mktemp("clio run ")
+
+
+def executable(directory: Path, name: str) -> Path:
+    """This Python under another name: what /proc/PID/exe says of a runtime is `clio_run` or an older name."""
+    path = directory / name
+    shutil.copy(os.path.realpath(sys.executable), path)
+    path.chmod(0o755)
+    return path
+
+
+def restarted(tmp_path: Path, port: int, **settings: object) -> str:
+    """Restart; the log once the new runtime was started."""
     command(tmp_path, "clio_run", 'case $1 in start) echo "$@" >"$HOME/started" ;; esac')
-    holder = subprocess.Popen(
-        [sys.executable, "-c", LISTENER, name, str(port)], stdout=subprocess.PIPE, start_new_session=True
-    )
-    try:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        holder.send_signal(signal.SIGSTOP)
-        assert run_script(plan(tmp_path, port - 3).script("restart"), tmp_path).returncode == 0
-        wait_for((tmp_path / "started").exists)
-        log = (tmp_path / ".clio" / "restart-node3.log").read_text()
-        if ended:
-            assert holder.wait(10) < 0
-            assert "still holds port" in log
-        else:
-            assert alive(holder.pid)
-            assert "is no runtime" in log
-    finally:
-        holder.kill()
-        holder.communicate()
+    assert run_script(plan(tmp_path, port, **settings).script("restart"), tmp_path).returncode == 0
+    wait_for((tmp_path / "started").exists)
+    return (tmp_path / ".clio" / "restart-node3.log").read_text()
+
+
+@pytest.mark.parametrize("name", ["clio_run", "chimaera", "chimaera_start_runtime"])
+def test_a_restart_ends_a_hung_runtime(tmp_path: Path, elsewhere: Path, name: str) -> None:
+    port = free_base_port()
+    with holder(executable(elsewhere, name), port + 3) as process:
+        assert "still holds port" in restarted(tmp_path, port)
+        assert process.wait(10) < 0
+
+
+def test_a_restart_ends_a_runtime_whose_wheel_was_replaced(tmp_path: Path, elsewhere: Path) -> None:
+    port = free_base_port()
+    program = executable(elsewhere, "clio_run")
+    with holder(program, port + 3) as process:
+        program.unlink()
+        assert "still holds port" in restarted(tmp_path, port)
+        assert process.wait(10) < 0
+
+
+def test_a_restart_ends_a_runtime_of_the_configured_name(tmp_path: Path, elsewhere: Path) -> None:
+    port = free_base_port()
+    program = executable(elsewhere, "site runtime")
+    link = tmp_path / "bin"
+    link.symlink_to(program)
+    home = tmp_path / "home"
+    home.mkdir()
+    with holder(program, port + 3) as process:
+        # It cannot be started as a runtime; what counts is what has become of the one that held the port.
+        script = plan(home, port, program=str(link)).script("restart")
+        assert run_script(script, home).returncode == 0
+        assert process.wait(30) < 0
+
+
+@pytest.mark.parametrize("words", [("clio_run",), ("-d", "/srv/clio-data"), ("chimaera", "start")])
+@pytest.mark.parametrize("name", ["database", "python3"])
+def test_a_restart_ends_nothing_else_on_the_port(
+    tmp_path: Path, elsewhere: Path, name: str, words: tuple[str, ...]
+) -> None:
+    port = free_base_port()
+    with holder(executable(elsewhere, name), port + 3, *words) as process:
+        log = restarted(tmp_path, port)
+        assert alive(process.pid)
+        assert f"{name}, which is no runtime" in log
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can start processes of another user")
+def test_a_restart_ends_no_other_users_runtime(tmp_path: Path, elsewhere: Path) -> None:
+    port = free_base_port()
+    with holder(executable(elsewhere, "clio_run"), port + 3, user=65534) as process:
+        log = restarted(tmp_path, port)
+        assert alive(process.pid)
+        assert "belongs to another user" in log
 
 
 def test_what_the_page_says_will_run(tmp_path: Path) -> None:
-    member = Member("", 3, "n3", NodeAddress("n3"), "")
+    member = Member("", 3, "n3", NodeAddress("n3"))
     found = NodePlan(member, SshSettings(), Generation.C)
     assert found.describe("shutdown") == "clio_run stop"
     assert found.describe("restart") == "clio_run stop, then clio_run start"

@@ -15,19 +15,20 @@ from pathlib import Path
 
 import pytest
 
-from exporter.web.options import ServerLimits, WebOptions
-from exporter.web.server import WebServer
+from clio_web.options import ServerLimits, WebOptions
+from clio_web.server import WebServer
 from tests.unit.control_api.support import write_tokens
+from tests.unit.lab.simulator.raw_client import free_base_port
 
 
 def run(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "control_api", "--port", "0", *arguments]
+    command = [sys.executable, "-m", "clio_control_api", "--port", "0", *arguments]
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "CLIO_CONTROL_API_REPLY_PORT": "0"}
     return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
 
 
 def test_serves_while_no_runtime_is_up_and_stops_on_a_signal(tmp_path: Path) -> None:
-    (tmp_path / "hosts").write_text("127.0.0.1:19\n")
+    (tmp_path / "hosts").write_text(f"127.0.0.1:{free_base_port()}\n")
     process = run(tmp_path, "--hostfile", "hosts")
     try:
         assert process.stderr is not None

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from control_api.settings import Settings, SshSettings, load
-from exporter.config.errors import ConfigError
+from clio_client.config.errors import ConfigError
+from clio_control_api.settings import Settings, SshSettings, load
 
 
 def read(tmp_path: Path, text: str = "", env: dict[str, str] | None = None, **flags: object) -> Settings:

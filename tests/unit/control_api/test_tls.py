@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlencode
 
-from exporter.simulator.process import SimulatorProcess
+from clio_lab.simulator.process import SimulatorProcess
 from tests.unit.control_api.support import TOKENS, control_api
 from tests.unit.web.support import Authority, client_context
 

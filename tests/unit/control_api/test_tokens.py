@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_api.cli import main
-from control_api.ratelimit import RateLimiter
-from control_api.tokens import Role, TokenStore, digest_of, line_of, new_token, parse_tokens
-from exporter.config.errors import ConfigError
+from clio_client.config.errors import ConfigError
+from clio_control_api.cli import main
+from clio_control_api.ratelimit import RateLimiter
+from clio_control_api.tokens import Role, TokenStore, digest_of, line_of, new_token, parse_tokens
 
 
 def test_made_tokens_are_long_and_different() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).parent.parent.parent.parent
+from tests.paths import ROOT
+
 DIRECTORY = ROOT / "grafana" / "dashboards"
 UIDS = (
     "clio-config", "clio-exporter", "clio-health", "clio-node",

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import promql_parser as p
 
-from exporter.collectors.reference import all_families
-from exporter.exposition import Scope
-from exporter.telemetry import process_families
+from clio_exporter.collectors.reference import all_families
+from clio_exporter.exposition import Scope
+from clio_exporter.telemetry import process_families
 from grafana.generator.rules import RECORDED
 
 SCRAPE_LABELS = frozenset({"job", "instance"})

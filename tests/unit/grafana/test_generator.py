@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from exporter.runtime import errors
-from exporter.runtime.errors import RuntimeClientError
+from clio_client import errors
+from clio_client.errors import RuntimeClientError
+from tests.prometheus import promtool
+from tests.system import needs_system
 from tests.unit.grafana import boards
 from tests.unit.grafana.boards import ROOT, UIDS, load, panels
 
@@ -21,6 +24,7 @@ from grafana.generator import board as generator
 from grafana.generator import links, thresholds, variables
 from grafana.generator.__main__ import main, render, write
 from grafana.generator.boards import all_boards
+from grafana.generator.queries import actionable
 
 RULES = ROOT / "prometheus" / "rules"
 NO_RULES = "prometheus/rules is not part of this tree"
@@ -89,3 +93,21 @@ def test_every_reason_of_a_node_that_is_down_has_words() -> None:
     kinds = [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, RuntimeClientError)]
     # These two end no scrape: the base class, and an exporter that is closing.
     assert set(thresholds.DOWN_REASON) == {kind.reason for kind in kinds} - {"error", "client_closed"}
+
+
+@needs_system("promtool")
+def test_links_to_the_control_api_name_host_and_cluster(tmp_path: Path) -> None:
+    """As Prometheus makes them: promtool compares the labels of the links' query."""
+    nodes = {'{hostname="n1", node_id="1"}': "?hostname=n1"}
+    nodes['{cluster="lab", hostname="n2.a-b", node_id="2"}'] = "?hostname=n2.a-b&cluster=lab"
+    expected = [
+        {"labels": f'{labels[:-1]}, which="{link}", restart="Restart", shutdown="Shut down"}}', "value": 1}
+        for labels, link in nodes.items()
+    ]
+    series = [{"series": f"clio_node_info{labels}", "values": "1"} for labels in nodes]
+    tests = [{"expr": actionable("max by (cluster, hostname, node_id) (clio_node_info)"), "eval_time": "0m",
+              "exp_samples": expected}]  # fmt: skip
+    path = tmp_path / "links.yml"
+    path.write_text(yaml.safe_dump({"tests": [{"input_series": series, "promql_expr_test": tests}]}))
+    done = promtool("test", "rules", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr

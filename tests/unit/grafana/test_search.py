@@ -47,7 +47,15 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home: Path = tmp_path_factory.mktemp("search")
     (home / "hosts").write_text("".join(f"{host}\n" for host in HOSTS))
     port = free_port()
-    command = [sys.executable, "-m", "control_api", "--port", str(port), "--hostfile", str(home / "hosts")]
+    command = [
+        sys.executable,
+        "-m",
+        "clio_control_api",
+        "--port",
+        str(port),
+        "--hostfile",
+        str(home / "hosts"),
+    ]
     with subprocess.Popen(command, cwd=boards.ROOT, stderr=subprocess.PIPE) as process:
         try:
             until = time.monotonic() + START_SECONDS

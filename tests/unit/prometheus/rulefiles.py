@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
+from tests.paths import ROOT
 from tests.promql import Findings, Metric, lint, scraped_metrics
 
-ROOT = Path(__file__).parents[3]
 PROMETHEUS = ROOT / "prometheus"
 RULES = PROMETHEUS / "rules"
 RULE_FILES = tuple(

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from exporter.web.app import create_app
-from exporter.web.options import ServerLimits, WebOptions
-from exporter.web.server import WebServer
+from clio_exporter.http.app import create_app
+from clio_web.options import ServerLimits, WebOptions
+from clio_web.server import WebServer
 from tests.unit.web.support import Authority, Service
 
 Start = Callable[..., WebServer]

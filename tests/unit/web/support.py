@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from exporter.config.errors import ConfigError
-from exporter.web.service import ClusterSummary, UnknownTarget
+from clio_client.config.errors import ConfigError
+from clio_exporter.http.service import ClusterSummary, UnknownTarget
 
 TEXT = b'# HELP clio_node_up Up.\n# TYPE clio_node_up gauge\nclio_node_up{node_id="0"} 1\n'
 

@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from exporter.config.errors import ConfigError
-from exporter.web.app import create_app
-from exporter.web.options import ServerLimits, WebOptions
-from exporter.web.server import ListenError, WebServer, parse_listen_address
-from exporter.web.stream import BLOCK
+from clio_client.config.errors import ConfigError
+from clio_exporter.http.app import create_app
+from clio_web.body import BLOCK
+from clio_web.errors import WebConfigError
+from clio_web.options import ServerLimits, WebOptions
+from clio_web.server import ListenError, WebServer, parse_listen_address
 from tests.unit.web.conftest import Start
 from tests.unit.web.support import TEXT, FixedExposition, Service, read_to_end
 
@@ -234,7 +235,8 @@ def test_signals(service: Service) -> None:
         reloaded.release()
         raise ConfigError("clio.yml", "broken", "Mend it")
 
-    server = WebServer(app, options, reload, ServerLimits(spare_threads=1, poll_interval=0.05))
+    limits = ServerLimits(spare_threads=1, poll_interval=0.05)
+    server = WebServer(app, options, reload, limits, reload_error=ConfigError)
     before = signal.getsignal(signal.SIGTERM)
     statuses = []
 
@@ -314,5 +316,5 @@ def test_listen_address(text: str, expected: tuple[str, int]) -> None:
     "text", ["", "9777", "h:", "h:x", "h:65536", "::1:9777", "[h]:1", "a b:1", "h:-1", "h:\u0661"]
 )
 def test_listen_address_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"--web\.listen-address"):
+    with pytest.raises(WebConfigError, match=r"--web\.listen-address"):
         parse_listen_address(text)

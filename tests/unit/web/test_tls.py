@@ -10,8 +10,8 @@ from pathlib import Path
 import bcrypt
 import pytest
 
-from exporter.web.options import ServerLimits
-from exporter.web.server import WebServer
+from clio_web.options import ServerLimits
+from clio_web.server import WebServer
 from tests.unit.web.conftest import Start
 from tests.unit.web.support import TEXT, Authority, client_context, read_to_end, write
 

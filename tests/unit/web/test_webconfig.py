@@ -8,9 +8,9 @@ import bcrypt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from exporter.config.errors import ConfigError
-from exporter.web.auth import Busy, PasswordChecker, hash_cost
-from exporter.web.webconfig import WebConfigStore, load
+from clio_web.auth import Busy, PasswordChecker, hash_cost
+from clio_web.errors import WebConfigError
+from clio_web.webconfig import WebConfigStore, load
 from tests.unit.web.support import Authority, private_pem, write
 
 HASH = bcrypt.hashpw(b"open sesame", bcrypt.gensalt(4)).decode()
@@ -159,7 +159,7 @@ def test_prometheus_accepts_the_good_files(directory: Path) -> None:
 def test_bad_files(directory: Path, name: str) -> None:
     text, line, part = BAD[name]
     path = configure(directory, text)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(WebConfigError) as caught:
         load(path)
     assert part in str(caught.value)
     assert caught.value.path == str(path)
@@ -177,7 +177,7 @@ def test_prometheus_refuses_the_bad_files(directory: Path) -> None:
 @pytest.mark.parametrize("name", STRICTER)
 def test_files_that_only_prometheus_accepts(directory: Path, name: str) -> None:
     text, part = STRICTER[name]
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(WebConfigError) as caught:
         load(configure(directory, text))
     assert part in str(caught.value)
 
@@ -204,7 +204,7 @@ def test_prometheus_accepts_the_files_refused_here(directory: Path) -> None:
     ],
 )
 def test_other_refusals(directory: Path, text: str, part: str) -> None:
-    with pytest.raises(ConfigError, match=part):
+    with pytest.raises(WebConfigError, match=part):
         load(configure(directory, text))
 
 
@@ -216,12 +216,12 @@ def test_inline_key(directory: Path) -> None:
     path = configure(directory, text)
     assert load(path).tls is not None
     path.chmod(0o644)
-    with pytest.raises(ConfigError, match="open to all users"):
+    with pytest.raises(WebConfigError, match="open to all users"):
         load(path)
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"web\.yml.*No such file"):
+    with pytest.raises(WebConfigError, match=r"web\.yml.*No such file"):
         load(tmp_path / "web.yml")
 
 
@@ -237,7 +237,7 @@ def test_store_follows_changes_and_keeps_what_worked(directory: Path) -> None:
     for broken in ("tls_server_config: 3\n", "basic_auth_users: {}\n", "x: ["):
         write(path, broken)
         assert store.current() is second
-        with pytest.raises(ConfigError):
+        with pytest.raises(WebConfigError):
             store.reload()
     write(path, "tls_server_config:\n  cert_file: late.pem\n  key_file: server.key\n")
     assert store.current() is second

@@ -1,0 +1,87 @@
+"""What a file says, read again when it has changed; what it said last while it cannot be read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from clio_client.config.errors import ConfigError
+
+_T = TypeVar("_T")
+_Signature = tuple[int, ...]
+
+
+class WatchedFile(Generic[_T]):
+    """A file and what it was last read as. Thread-safe.
+
+    Attributes:
+        error: why the file as it was last looked at cannot be used; None when it can.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        load: Callable[[Path], _T],
+        changed: Callable[[_T | ConfigError], None] | None = None,
+    ) -> None:
+        """``load`` reads the file or raises `ConfigError`. Nothing is read yet.
+
+        ``changed`` is called with what is new about a file that was good once: its value, or another error.
+        """
+        self.path = path
+        self.error: ConfigError | None = None
+        self._load = load
+        self._changed = changed
+        self._lock = threading.Lock()
+        self._signature: _Signature | None = None
+        self._value: list[_T] = []
+
+    def value(self) -> _T:
+        """What the file says; its last good value while it cannot be used.
+
+        Raises:
+            ConfigError: it was never good.
+        """
+        with self._lock:
+            # The signature is taken before reading: a change in between is seen by the next call.
+            signature = self._stat()
+            if signature is None or signature != self._signature or self.error is not None:
+                try:
+                    self._read(signature)
+                except ConfigError:
+                    if not self._value:
+                        raise
+            return self._value[0]
+
+    def reload(self) -> _T:
+        """What the file says now, whatever its date.
+
+        Raises:
+            ConfigError: it cannot be used; `value` stays what it was.
+        """
+        with self._lock:
+            self._read(self._stat())
+            return self._value[0]
+
+    def _read(self, signature: _Signature | None) -> None:
+        known = bool(self._value)
+        try:
+            value = self._load(self.path)
+        except ConfigError as error:
+            news = str(error) != str(self.error)
+            self.error = error
+            if self._changed is not None and known and news:
+                self._changed(error)
+            raise
+        self._value, self._signature, self.error = [value], signature, None
+        if self._changed is not None and known:
+            self._changed(value)
+
+    def _stat(self) -> _Signature | None:
+        try:
+            stat = self.path.stat()
+        except (OSError, ValueError):
+            return None
+        return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

@@ -1,8 +1,0 @@
-"""`python -m control_api`."""
-
-import sys
-
-from control_api.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main())

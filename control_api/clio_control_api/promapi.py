@@ -1,0 +1,193 @@
+"""The part of Prometheus's HTTP API that a Grafana variable uses, over the node search.
+
+One metric exists here, `clio_node_search`, with the labels of a node. Its `search` label is not a filter
+but the search itself: `clio_node_search{search="1-20"}` has one series for every node the search means.
+`node_id_regex` is the same on all of them: a regular expression that matches those ids, `.*` for all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from clio_control_api.api import TopologyNode
+from clio_control_api.errors import BadRequest
+from clio_control_api.search import SearchError, parse_search
+
+METRIC: Final = "clio_node_search"
+LABELS: Final = ("__name__", "cluster", "hostname", "ip_address", "node_id", "node_id_regex", "search")
+NOTHING: Final = "^$"
+"""What `node_id_regex` would be for a search that means no node: no id is empty."""
+
+_MAX_QUERY: Final = 4096
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
+_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
+_SPACE = re.compile(r"[ \t\r\n]*", re.ASCII)
+_OPERATOR = re.compile(r"=~|!~|!=|=")
+_LITERAL = re.compile(r"[^\\.+*?()|\[\]{}^$]*")
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}
+
+
+class PromError(BadRequest):
+    """Bad query; answered in Prometheus's own form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matcher:
+    """One `label op "value"` of a selector."""
+
+    label: str
+    operator: str
+    value: str
+
+    def matches(self, value: str) -> bool:
+        """Whether a label value passes; of regular expressions only alternatives of plain texts are read.
+
+        Raises:
+            PromError: another regular expression (running one from a request could take for ever).
+        """
+        if self.operator in ("=", "!="):
+            return (value == self.value) == (self.operator == "=")
+        if self.value == ".*":
+            found = True
+        elif self.value == ".+":
+            found = value != ""
+        else:
+            text = self.value[1:-1] if self.value.startswith("(") and self.value.endswith(")") else self.value
+            options = [_unescape_regex(option) for option in text.split("|")]
+            found = value in options
+        return found == (self.operator == "=~")
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """A parsed selector: the search, the cluster, and matchers on the other labels."""
+
+    metric: str
+    search: str
+    matchers: tuple[Matcher, ...]
+
+
+def parse_selector(text: str) -> Selector:
+    """An instant vector selector of PromQL.
+
+    Raises:
+        PromError: it is none; the message gives an example.
+    """
+    if len(text) > _MAX_QUERY:
+        raise PromError(f"the query has {len(text)} characters, more than {_MAX_QUERY}")
+    at = _skip(text, 0)
+    name = _NAME.match(text, at)
+    metric = name[0] if name else ""
+    at = _skip(text, name.end() if name else at)
+    matchers: list[Matcher] = []
+    if at < len(text) and text[at] == "{":
+        at = _skip(text, at + 1)
+        while at < len(text) and text[at] != "}":
+            matcher, at = _matcher(text, at)
+            matchers.append(matcher)
+            at = _skip(text, at)
+            if at < len(text) and text[at] == ",":
+                at = _skip(text, at + 1)
+            elif at >= len(text) or text[at] != "}":
+                raise _bad(text)
+        if at >= len(text):
+            raise _bad(text)
+        at = _skip(text, at + 1)
+    if at != len(text) or (not metric and not matchers):
+        raise _bad(text)
+    search = ""
+    others = []
+    for matcher in matchers:
+        if matcher.label == "search":
+            if matcher.operator != "=":
+                raise PromError("the label search takes only '=': it is the text of the search box")
+            search = matcher.value
+        elif matcher.label == "__name__":
+            if matcher.operator != "=":
+                raise PromError("the label __name__ takes only '='")
+            metric = matcher.value
+        else:
+            others.append(matcher)
+    try:
+        parse_search(search)
+    except SearchError as error:
+        raise PromError(str(error)) from None
+    return Selector(metric, search, tuple(others))
+
+
+def series_of(selector: Selector, cluster: str, nodes: Sequence[TopologyNode]) -> list[dict[str, str]]:
+    """The label sets a selector selects among a cluster's nodes; `hostname` is that of the metrics."""
+    if selector.metric not in ("", METRIC):
+        return []
+    search = parse_search(selector.search)
+    found = [node for node in nodes if node.is_meant(search)]
+    everything = search.ranges == () and not search.keyword
+    regex = ".*" if everything else "|".join(str(node.document["node_id"]) for node in found)
+    series = [
+        {
+            "__name__": METRIC,
+            "cluster": cluster,
+            "hostname": node.hostname,
+            "ip_address": str(node.document["ip_address"]),
+            "node_id": str(node.document["node_id"]),
+            "node_id_regex": regex,
+            "search": selector.search,
+        }
+        for node in found
+    ]
+    return [labels for labels in series if all(m.matches(labels.get(m.label, "")) for m in selector.matchers)]
+
+
+def _skip(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _matcher(text: str, at: int) -> tuple[Matcher, int]:
+    label = _LABEL.match(text, at)
+    if label is None:
+        raise _bad(text)
+    at = _skip(text, label.end())
+    operator = _OPERATOR.match(text, at)
+    if operator is None:
+        raise _bad(text)
+    at = _skip(text, operator.end())
+    value, at = _string(text, at)
+    return Matcher(label[0], operator[0], value), at
+
+
+def _string(text: str, at: int) -> tuple[str, int]:
+    quote = text[at : at + 1]
+    if quote not in ('"', "'", "`") or not quote:
+        raise _bad(text)
+    at += 1
+    out: list[str] = []
+    while at < len(text):
+        char = text[at]
+        if char == quote:
+            return "".join(out), at + 1
+        if char == "\\" and quote != "`":
+            escaped = text[at + 1 : at + 2]
+            if escaped not in _ESCAPES or not escaped:
+                raise _bad(text)
+            out.append(_ESCAPES[escaped])
+            at += 2
+            continue
+        out.append(char)
+        at += 1
+    raise _bad(text)
+
+
+def _unescape_regex(text: str) -> str:
+    plain = re.sub(r"\\([\\.+*?()|\[\]{}^$-])", r"\1", text)
+    if not _LITERAL.fullmatch(re.sub(r"\\[\\.+*?()|\[\]{}^$-]", "", text)):
+        raise PromError("of regular expressions only .*, .+ and alternatives of plain texts (a|b) are read")
+    return plain
+
+
+def _bad(text: str) -> PromError:
+    shown = ascii(text if len(text) <= 60 else text[:59] + "...")
+    return PromError(f"cannot read the query {shown}; write for example {METRIC}{{search='1-20'}}")

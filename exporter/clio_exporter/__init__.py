@@ -1,0 +1,1 @@
+"""Prometheus exporter for clusters that run IOWarp's CLIO runtime (formerly Chimaera)."""

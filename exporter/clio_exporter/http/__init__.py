@@ -1,0 +1,1 @@
+"""The exporter's HTTP endpoints: a Flask application over `MetricsService`."""

@@ -1,0 +1,251 @@
+"""The HTTP endpoints, as a Flask application over a MetricsService.
+
+The application knows nothing of sockets, TLS or passwords: server.py serves it, webconfig.py guards it.
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from flask import Flask, Response, g, jsonify, render_template, request
+from werkzeug.exceptions import HTTPException, NotFound
+
+from clio_client import __version__
+from clio_client.config.errors import ConfigError
+from clio_exporter.http.negotiate import (
+    TIMEOUT_HEADER,
+    BadRequest,
+    collector_filter,
+    exposition_format,
+    gzip_accepted,
+    probe_target,
+    scrape_timeout,
+)
+from clio_exporter.http.service import Exposition, MetricsService, UnknownTarget
+from clio_exporter.telemetry import Telemetry
+from clio_web.body import gzip_stream, reblock
+from clio_web.errors import WebConfigError
+from clio_web.logs import get_logger
+from clio_web.options import WebOptions
+
+FIXED_PATHS = ("/", "/probe", "/sd", "/landing.css", "/favicon.ico", "/-/healthy", "/-/ready", "/-/reload")
+"""Paths that `--web.telemetry-path` cannot take."""
+
+_log = get_logger(__name__)
+_HERE = Path(__file__).parent
+
+
+class ResponseAborted(ConnectionError):  # noqa: N818 - like ConnectionAborted
+    """An exposition failed while it was being sent; the connection must end without its terminator.
+
+    A ConnectionError, so that the server closes the connection and the client sees a broken
+    transfer instead of a short but complete one.
+    """
+
+
+def create_app(service: MetricsService, options: WebOptions, telemetry: Telemetry | None = None) -> Flask:
+    """Build the application with all endpoints.
+
+    `telemetry` counts the requests (pass the one that the exporter's own metrics are written from).
+    Raises WebConfigError when the telemetry path cannot be used.
+    """
+    telemetry_path = checked_telemetry_path(options.telemetry_path)
+    style = (_HERE / "landing.css").read_bytes()
+    counts = telemetry or Telemetry()
+    reload_lock = threading.Lock()
+    app = Flask("clio_exporter.http", static_folder=None, template_folder=str(_HERE))
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.url_map.strict_slashes = True
+
+    def route(path: str, view: Callable[[], Response], *methods: str) -> None:
+        app.add_url_rule(
+            path, endpoint=path, view_func=view, methods=methods, provide_automatic_options=False
+        )
+
+    def filters() -> tuple[frozenset[str] | None, float]:
+        wanted = collector_filter(
+            request.args.getlist("collect[]"), request.args.getlist("exclude[]"), service.collectors
+        )
+        header = request.headers.get(TIMEOUT_HEADER)
+        return wanted, scrape_timeout(header, options.timeout_offset, options.scrape_timeout)
+
+    def metrics() -> Response:
+        wanted, timeout = filters()
+        return exposition(lambda: service.scrape(wanted, timeout))
+
+    def probe() -> Response:
+        target = probe_target(request.args.getlist("target"))
+        wanted, timeout = filters()
+        return exposition(lambda: service.probe(target, wanted, timeout))
+
+    def exposition(collect: Callable[[], Exposition]) -> Response:
+        """Collect within the limit of concurrent scrapes and stream the answer."""
+        openmetrics, content_type = exposition_format(request.headers.get("Accept"))
+        if request.method == "HEAD":
+            # Answered from the request alone: a health check must not cost every node a collection.
+            return _vary(Response(content_type=content_type))
+        if not counts.enter(options.max_requests):
+            answer = _text(
+                f"Limit of concurrent scrapes reached ({options.max_requests}); try again later "
+                "or raise --web.max-requests.\n",
+                503,
+            )
+            answer.headers["Retry-After"] = "1"
+            return answer
+        once = _Once(counts.leave)
+        try:
+            # The first block is made before the status line is sent, so that a failure is still a 500.
+            blocks = reblock(collect().render(openmetrics))
+            first = next(blocks, b"")
+        except BaseException:
+            once()
+            raise
+        body: Iterator[bytes] = _guarded(first, blocks)
+        compress = gzip_accepted(request.accept_encodings)
+        if compress:
+            body = gzip_stream(body)
+        answer = _vary(Response(body, content_type=content_type))
+        if compress:
+            answer.headers["Content-Encoding"] = "gzip"
+        answer.call_on_close(once)
+        return answer
+
+    def service_discovery() -> Response:
+        return jsonify(service.target_groups())
+
+    def healthy() -> Response:
+        return _text("clio-exporter is healthy.\n")
+
+    def ready() -> Response:
+        if service.ready():
+            return _text("clio-exporter is ready.\n")
+        return _text("clio-exporter is not ready yet.\n", 503)
+
+    def reload() -> Response:
+        with reload_lock:
+            try:
+                service.reload()
+            except ConfigError as error:
+                _log.error("reload failed, the previous configuration stays in use", error=str(error))
+                return _text(f"reload failed, the previous configuration stays in use: {error}\n", 500)
+        _log.info("configuration reloaded")
+        return _text("configuration reloaded\n")
+
+    def landing() -> Response:
+        clusters = service.summary()
+        page = render_template(
+            "landing.html",
+            clusters=clusters,
+            collectors=service.collectors,
+            nodes=sum(cluster.nodes for cluster in clusters),
+            telemetry_path=telemetry_path,
+            docs_url=options.docs_url,
+            version=__version__,
+            python=platform.python_version(),
+        )
+        return Response(page, content_type="text/html; charset=utf-8")
+
+    route("/", landing, "GET")
+    route(telemetry_path, metrics, "GET")
+    route("/probe", probe, "GET")
+    route("/sd", service_discovery, "GET")
+    route("/-/healthy", healthy, "GET")
+    route("/-/ready", ready, "GET")
+    route("/-/reload", reload, "POST", "PUT")
+    route("/landing.css", lambda: Response(style, content_type="text/css; charset=utf-8"), "GET")
+    route("/favicon.ico", lambda: Response(status=204), "GET")
+
+    @app.errorhandler(BadRequest)
+    def bad_request(error: BadRequest) -> Response:
+        return _text(f"{error}\n", 400)
+
+    @app.errorhandler(UnknownTarget)
+    def unknown_target(error: UnknownTarget) -> Response:
+        return _text(f"{error.args[0] if error.args else 'unknown target'}\n", 404)
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        if isinstance(error, NotFound):
+            text = f"404 Not Found; metrics are at {telemetry_path}\n"
+        else:
+            text = f"{error.code} {error.name}: {error.description}\n"
+        answer = _text(text, error.code or 500)
+        for name, value in error.get_headers():
+            if name.lower() in ("allow", "location", "retry-after"):
+                answer.headers[name] = value
+        return answer
+
+    @app.errorhandler(Exception)
+    def failure(error: Exception) -> Response:
+        request_id = uuid.uuid4().hex[:12]
+        _log.error("request failed", request_id=request_id, path=request.path, exc_info=error)
+        return _text(
+            f"internal error; the exporter's log has the details under request id {request_id}\n", 500
+        )
+
+    @app.before_request
+    def note_route() -> None:
+        g.handler = request.url_rule.rule if request.url_rule is not None else "other"
+
+    @app.after_request
+    def finish(answer: Response) -> Response:
+        counts.answered(g.get("handler", "other"), answer.status_code)
+        answer.headers.setdefault("X-Content-Type-Options", "nosniff")
+        return answer
+
+    return app
+
+
+def checked_telemetry_path(path: str) -> str:
+    """The path if metrics can be served there. Raises WebConfigError."""
+    allowed = (
+        path.startswith("/")
+        and path.isascii()
+        and path.isprintable()
+        and not set(path) & set(" <>?#%{}\\\"'&")
+    )
+    if not allowed or "//" in path:
+        raise WebConfigError(
+            "--web.telemetry-path", f"{path!r} is not a plain URL path", "Give a path like /metrics"
+        )
+    if path in FIXED_PATHS:
+        raise WebConfigError(
+            "--web.telemetry-path", f"{path} is an endpoint of its own", "Give another path like /metrics"
+        )
+    return path
+
+
+class _Once:
+    """Calls a function the first time only: a response can be closed more than once."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function: Callable[[], None] | None = function
+
+    def __call__(self) -> None:
+        function, self._function = self._function, None
+        if function is not None:
+            function()
+
+
+def _guarded(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    """The blocks; a failure among them is logged and ends the connection."""
+    try:
+        yield first
+        yield from rest
+    except Exception as error:
+        request_id = uuid.uuid4().hex[:12]
+        _log.error("an exposition failed while it was sent", request_id=request_id, exc_info=error)
+        raise ResponseAborted(f"exposition failed, request id {request_id}") from error
+
+
+def _text(text: str, status: int = 200) -> Response:
+    return Response(text, status=status, content_type="text/plain; charset=utf-8")
+
+
+def _vary(answer: Response) -> Response:
+    answer.headers["Vary"] = "Accept, Accept-Encoding"
+    return answer

@@ -1,1 +1,0 @@
-"""Talking to CLIO runtimes: wire codec (pure), transports, typed records."""

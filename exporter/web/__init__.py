@@ -1,1 +1,0 @@
-"""HTTP endpoints, TLS and authentication of the exporter."""

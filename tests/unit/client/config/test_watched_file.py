@@ -1,0 +1,91 @@
+"""What a file says, its last good value while it cannot be used, and what is told of changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clio_client.config.errors import ConfigError
+from clio_client.config.watched_file import WatchedFile
+
+
+class Numbers:
+    """A watched file of one whole number."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.reads = 0
+        self.told: list[object] = []
+        self.file: WatchedFile[int] = WatchedFile(path, self._load, self.told.append)
+
+    def _load(self, path: Path) -> int:
+        self.reads += 1
+        try:
+            return int(path.read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(path, f"is no number: {type(error).__name__}", "Write one") from None
+
+
+@pytest.fixture
+def numbers(tmp_path: Path) -> Numbers:
+    (tmp_path / "n").write_text("1")
+    return Numbers(tmp_path / "n")
+
+
+def test_it_is_read_when_it_has_changed_and_told_of_once(numbers: Numbers) -> None:
+    assert [numbers.file.value() for _ in range(3)] == [1, 1, 1]
+    assert (numbers.reads, numbers.told) == (1, [])
+    numbers.path.write_text("22")
+    assert [numbers.file.value() for _ in range(3)] == [22, 22, 22]
+    assert (numbers.reads, numbers.told) == (2, [22])
+
+
+def test_the_last_good_value_stays_and_each_error_is_told_once(numbers: Numbers) -> None:
+    numbers.file.value()
+    numbers.path.write_text("x")
+    assert [numbers.file.value() for _ in range(3)] == [1, 1, 1]
+    numbers.path.unlink()
+    assert [numbers.file.value() for _ in range(3)] == [1, 1, 1]
+    assert "ValueError" in str(numbers.told[0])
+    assert "FileNotFound" in str(numbers.told[1])
+    assert str(numbers.file.error) == str(numbers.told[1])
+    numbers.path.write_text("2")
+    assert numbers.file.value() == 2
+    assert numbers.file.error is None
+    assert numbers.told[2:] == [2]
+
+
+def test_it_raises_while_it_was_never_good(tmp_path: Path) -> None:
+    numbers = Numbers(tmp_path / "none")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="FileNotFound"):
+            numbers.file.value()
+    assert numbers.told == []
+    numbers.path.write_text("1")
+    assert numbers.file.value() == 1
+
+
+def test_a_reload_reads_whatever_the_date_and_says_what_is_wrong(numbers: Numbers) -> None:
+    numbers.file.value()
+    assert numbers.file.reload() == 1
+    assert numbers.reads == 2
+    numbers.path.write_text("x")
+    with pytest.raises(ConfigError, match="ValueError"):
+        numbers.file.reload()
+    assert numbers.file.value() == 1
+
+
+def test_what_could_not_be_read_is_tried_again_though_its_date_is_the_same(numbers: Numbers) -> None:
+    """A network file system fails for a moment: nothing about the file changes."""
+    numbers.file.value()
+    load = numbers.file._load
+    numbers.path.write_text("22")
+
+    def fail(path: Path) -> int:
+        raise ConfigError(path, "input/output error", "Try again")
+
+    numbers.file._load = fail
+    assert numbers.file.value() == 1
+    numbers.file._load = load
+    assert numbers.file.value() == 22

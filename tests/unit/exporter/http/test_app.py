@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import logging
+import tracemalloc
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from prometheus_client.parser import text_string_to_metric_families
+from werkzeug.test import TestResponse
+
+from clio_client.config.errors import ConfigError
+from clio_exporter.http.app import ResponseAborted, create_app
+from clio_exporter.http.negotiate import TEXT_CONTENT_TYPE
+from clio_exporter.http.service import ClusterSummary
+from clio_exporter.telemetry import Telemetry
+from clio_web import logs
+from clio_web.body import BLOCK, gzip_stream, reblock
+from clio_web.errors import WebConfigError
+from clio_web.options import WebOptions
+from tests.unit.web.support import TEXT, FixedExposition, Service
+
+
+class ReadingClient(FlaskClient):
+    """Reads and closes every answer, as a WSGI server does."""
+
+    def open(self, *args: Any, **kwargs: Any) -> TestResponse:
+        return super().open(*args, **{"buffered": True, **kwargs})
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+@pytest.fixture
+def telemetry() -> Telemetry:
+    return Telemetry()
+
+
+def own(telemetry: Telemetry, name: str) -> dict[tuple[str, ...], float]:
+    """The exporter's own samples of a name, by the values of their labels in the order of their names."""
+    return {
+        tuple(value for _, value in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(telemetry.render(openmetrics=False).decode())
+        for sample in family.samples
+        if sample.name == name
+    }
+
+
+@pytest.fixture
+def client(service: Service, telemetry: Telemetry) -> FlaskClient:
+    app = create_app(service, WebOptions(max_requests=1), telemetry)
+    app.test_client_class = ReadingClient
+    return app.test_client()
+
+
+def test_metrics_as_text(client: FlaskClient, service: Service) -> None:
+    answer = client.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.data == TEXT
+    assert answer.headers["Content-Type"] == TEXT_CONTENT_TYPE
+    assert answer.headers["Vary"] == "Accept, Accept-Encoding"
+    assert "Content-Encoding" not in answer.headers
+    assert service.calls == [("scrape", None, 10.0)]
+
+
+def test_metrics_as_openmetrics(client: FlaskClient) -> None:
+    answer = client.get("/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0"})
+    assert answer.data == TEXT + b"# EOF\n"
+    assert answer.headers["Content-Type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+def test_metrics_gzip(client: FlaskClient) -> None:
+    answer = client.get("/metrics", headers={"Accept-Encoding": "gzip"})
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(answer.data) == TEXT
+    plain = client.get("/metrics", headers={"Accept-Encoding": "gzip;q=0"})
+    assert plain.data == TEXT
+    assert "Content-Encoding" not in plain.headers
+
+
+def test_filters_and_timeout_reach_the_service(client: FlaskClient, service: Service) -> None:
+    headers = {"X-Prometheus-Scrape-Timeout-Seconds": "5"}
+    client.get("/metrics?collect[]=worker&collect[]=node", headers=headers)
+    client.get("/metrics?exclude[]=bdev", headers=headers)
+    client.get("/probe?target=n1:9413&collect[]=bdev", headers=headers)
+    assert service.calls == [
+        ("scrape", frozenset({"worker", "node"}), 4.75),
+        ("scrape", frozenset({"worker", "node"}), 4.75),
+        ("probe", "n1:9413", frozenset({"bdev"}), 4.75),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("/metrics?collect[]=nope", "enabled are: bdev, node, worker"),
+        ("/metrics?collect[]=node&exclude[]=worker", "cannot be combined"),
+        ("/probe", "target is missing"),
+        ("/probe?target=a:1&target=b:1", "given 2 times"),
+        ("/probe?target=nowhere", "not host:port"),
+        ("/probe?target=n1:1&collect[]=nope", "no collector 'nope'"),
+    ],
+)
+def test_bad_arguments(client: FlaskClient, service: Service, url: str, says: str) -> None:
+    for method in ("GET", "HEAD"):
+        answer = client.open(url, method=method)
+        assert answer.status_code == 400
+        assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+        if method == "GET":
+            assert says in answer.text
+    assert service.calls == []
+
+
+def test_bad_timeout_header(client: FlaskClient) -> None:
+    answer = client.get("/metrics", headers={"X-Prometheus-Scrape-Timeout-Seconds": "soon"})
+    assert answer.status_code == 400
+    assert "X-Prometheus-Scrape-Timeout-Seconds" in answer.text
+
+
+def test_unknown_target(client: FlaskClient) -> None:
+    answer = client.get("/probe?target=stranger:1")
+    assert answer.status_code == 404
+    assert answer.text == "stranger:1 is not a member; add it to the hostfile\n"
+    # The place of the failed probe is free again (the limit is 1).
+    assert client.get("/probe?target=n1:1").status_code == 200
+
+
+def test_service_discovery(client: FlaskClient, service: Service) -> None:
+    answer = client.get("/sd")
+    assert answer.headers["Content-Type"] == "application/json"
+    assert json.loads(answer.data) == service.target_groups()
+
+
+def test_health_and_readiness(client: FlaskClient, service: Service) -> None:
+    assert client.get("/-/healthy").status_code == 200
+    assert client.get("/-/ready").status_code == 200
+    service.is_ready = False
+    assert client.get("/-/ready").status_code == 503
+    assert client.get("/-/healthy").status_code == 200
+
+
+def test_reload(client: FlaskClient, service: Service) -> None:
+    assert client.post("/-/reload").status_code == 200
+    assert client.put("/-/reload").status_code == 200
+    refused = client.get("/-/reload")
+    assert refused.status_code == 405
+    assert set(refused.headers["Allow"].split(", ")) == {"POST", "PUT"}
+    assert service.calls == [("reload",)] * 2
+    service.reload_error = ConfigError("clio.yml", "no such key", "Remove it", 3)
+    failed = client.post("/-/reload")
+    assert failed.status_code == 500
+    assert "clio.yml:3: no such key. Remove it" in failed.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/metrics", "/probe?target=n1:1", "/sd", "/-/healthy", "/-/ready", "/landing.css"]
+)
+def test_get_only_and_head(client: FlaskClient, service: Service, path: str) -> None:
+    refused = client.post(path)
+    assert refused.status_code == 405
+    assert set(refused.headers["Allow"].split(", ")) == {"GET", "HEAD"}
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, head.data) == (200, b"")
+    assert head.headers["Content-Type"] == get.headers["Content-Type"]
+    assert sum(1 for call in service.calls if call[0] in ("scrape", "probe")) <= 1  # HEAD collects nothing
+
+
+def test_other_paths(client: FlaskClient) -> None:
+    assert client.get("/favicon.ico").status_code == 204
+    for path in ("/nope", "/metrics/", "/-/quit", "/static/x"):
+        answer = client.get(path)
+        assert answer.status_code == 404, path
+        assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert "/metrics" in answer.text
+    assert client.options("/metrics").status_code == 405
+
+
+def test_landing_page(service: Service) -> None:
+    service.clusters = [
+        ClusterSummary("ares", 4, 3, "/etc/hosts.ares"),
+        ClusterSummary("<script>", 2, None, "the runtime"),
+    ]
+    client = create_app(
+        service, WebOptions(telemetry_path="/data", docs_url="https://docs.example/x")
+    ).test_client()
+    page = client.get("/")
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    for part in (
+        'href="/data"',
+        'href="/sd"',
+        'href="/-/healthy"',
+        "ares",
+        "&lt;script&gt;",
+        "not collected yet",
+        'href="https://docs.example/x"',
+    ):
+        assert part in page.text
+    assert "<script>" not in page.text
+    assert "prefers-color-scheme: dark" in client.get("/landing.css").text
+    assert client.get("/data").data == TEXT
+    assert client.get("/metrics").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["metrics", "", "/", "/sd", "/-/reload", "/a b", "//x", "/<x>", "/m?x", "/é"]
+)
+def test_telemetry_path_is_checked(service: Service, path: str) -> None:
+    with pytest.raises(WebConfigError, match=r"--web\.telemetry-path"):
+        create_app(service, WebOptions(telemetry_path=path))
+
+
+@pytest.mark.parametrize(
+    ("collect_error", "render_error"), [(RuntimeError("secret 1"), None), (None, RuntimeError("secret 2"))]
+)
+def test_failure_before_the_first_byte(
+    client: FlaskClient, service: Service, collect_error: Exception | None, render_error: Exception | None
+) -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream)
+    try:
+        service.error = collect_error
+        service.exposition = FixedExposition(failure=render_error)
+        answer = client.get("/metrics")
+    finally:
+        logging.getLogger().handlers = [
+            h for h in logging.getLogger().handlers if getattr(h, "stream", None) is not stream
+        ]
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
+    event = json.loads(stream.getvalue().splitlines()[0])
+    assert event["request_id"] in answer.text
+    assert "secret" in event["exception"]
+    service.error, service.exposition = None, FixedExposition()
+    assert client.get("/metrics").status_code == 200  # its place was given back
+
+
+def test_failure_after_the_first_block_breaks_the_transfer(client: FlaskClient, service: Service) -> None:
+    service.exposition = FixedExposition([b"x" * BLOCK] * 3, failure=RuntimeError("late"))
+    with pytest.raises(ResponseAborted):
+        client.get("/metrics")
+
+
+def test_limit_of_scrapes(service: Service, telemetry: Telemetry) -> None:
+    client = create_app(service, WebOptions(max_requests=2), telemetry).test_client()
+    first, second = (client.get("/metrics", buffered=False) for _ in range(2))
+    assert own(telemetry, "clio_exporter_http_scrapes_in_flight") == {(): 2}
+    refused = client.get("/metrics")
+    assert refused.status_code == 503
+    assert refused.headers["Retry-After"] == "1"
+    assert "--web.max-requests" in refused.text
+    assert client.get("/-/healthy").status_code == 200
+    for answer in (first, second, second):
+        answer.close()
+    assert own(telemetry, "clio_exporter_http_scrapes_in_flight") == {(): 0}
+    assert client.get("/metrics").status_code == 200
+
+
+def test_requests_are_counted_by_route(client: FlaskClient, telemetry: Telemetry) -> None:
+    for path in ("/metrics", "/metrics", "/random/1", "/random/2", "/probe", "/-/reload"):
+        client.get(path).close()
+    assert own(telemetry, "clio_exporter_http_requests_total") == {
+        ("200", "/metrics"): 2,
+        ("404", "other"): 2,
+        ("400", "/probe"): 1,
+        ("405", "other"): 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "sizes", [[], [0], [1, 2, 3], [BLOCK], [BLOCK - 1, 1], [3 * BLOCK + 5], [10, 5 * BLOCK, 7]]
+)
+def test_reblock_keeps_every_byte(sizes: list[int]) -> None:
+    chunks = [bytes([n % 251]) * size for n, size in enumerate(sizes)]
+    blocks = list(reblock(chunks))
+    assert b"".join(blocks) == b"".join(chunks)
+    assert all(len(block) <= BLOCK for block in blocks)
+    assert all(len(block) == BLOCK for block in blocks[:-1])
+    assert gzip.decompress(b"".join(gzip_stream(reblock(chunks)))) == b"".join(chunks)
+
+
+def test_a_large_exposition_is_never_held_whole(service: Service) -> None:
+    line = b'clio_worker_tasks_processed_total{node_id="1",worker_id="2"} 3\n' * 256
+    count = 25_000_000 // len(line)
+
+    class Large(FixedExposition):
+        def render(self, openmetrics: bool):  # type: ignore[no-untyped-def]
+            return (bytes(line) for _ in range(count))
+
+    service.exposition = Large()
+    client = create_app(service, WebOptions()).test_client()
+    answer = client.get("/metrics", headers={"Accept-Encoding": "gzip"}, buffered=False)
+    tracemalloc.start()
+    try:
+        compressed = sum(len(block) for block in answer.iter_encoded())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        answer.close()
+    assert 0 < compressed < count * len(line) / 20
+    assert peak < 2_000_000

@@ -1,0 +1,189 @@
+"""Each fault over real sockets, set and taken back at run time."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import pytest
+
+from clio_lab.simulator import model
+from tests.unit.lab.simulator.conftest import Simulation
+from tests.unit.lab.simulator.raw_client import BODY_AT
+
+EACH_GENERATION = pytest.mark.parametrize("index", [1, 4, 5], ids="CBA")
+
+
+@EACH_GENERATION
+def test_slow(simulation: Simulation, index: int) -> None:
+    simulation.process.set_fault(index, "slow:0.2")
+    with simulation.client(index) as client:
+        before = time.monotonic()
+        assert client.results("get_host_info").keys() == {index}
+        assert time.monotonic() - before >= 0.2
+
+
+@EACH_GENERATION
+def test_silent_until_cleared(simulation: Simulation, index: int) -> None:
+    simulation.process.set_fault(index, "silent")
+    with simulation.client(index) as client:
+        client.monitor_query("get_host_info")
+        assert client.receive(0.2) is None
+        simulation.process.clear(index)
+        assert client.results("get_host_info").keys() == {index}
+    assert simulation.process.describe(index)["requests"] == 2
+
+
+def test_a_broadcast_that_includes_a_silent_node_is_never_answered(simulation: Simulation) -> None:
+    simulation.process.set_fault(2, "silent")
+    with simulation.client(0) as client:
+        client.monitor_query("pool_stats://1.0:broadcast:get_host_info")
+        assert client.results("get_host_info").keys() == {0}
+
+
+@EACH_GENERATION
+def test_garbage_is_random_behind_a_sound_header(simulation: Simulation, index: int) -> None:
+    with simulation.client(index) as client:
+        sound = client.ask("get_host_info")
+        simulation.process.set_fault(index, "garbage")
+        broken = client.ask("get_host_info")
+        assert broken.length == len(broken.body) == len(sound.body)
+        assert broken.body != sound.body
+        assert client.ask("get_host_info").body != broken.body
+
+
+@EACH_GENERATION
+def test_truncated(simulation: Simulation, index: int) -> None:
+    with simulation.client(index) as client:
+        simulation.process.set_fault(index, f"truncated:{BODY_AT['A'] - 9}")
+        client.monitor_query("get_host_info")
+        source = client.request if client.generation == "A" else client.reply
+        assert source.poll(5000)
+        assert len(source.recv_multipart()[-1]) == BODY_AT["A"] - 9
+
+
+@EACH_GENERATION
+def test_duplicated(simulation: Simulation, index: int) -> None:
+    simulation.process.set_fault(index, "duplicated")
+    with simulation.client(index) as client:
+        first = client.ask("get_host_info")
+        second = client.receive()
+        assert second is not None
+        assert second.frame == first.frame
+        assert client.receive(0.1) is None
+
+
+@EACH_GENERATION
+def test_wrong_id(simulation: Simulation, index: int) -> None:
+    simulation.process.set_fault(index, "wrong-id")
+    with simulation.client(index) as client:
+        key = client.monitor_query("get_host_info")
+        answer = client.receive()
+        assert answer is not None
+        assert answer.key != key
+        assert answer.results.keys() == {index}
+
+
+@EACH_GENERATION
+def test_error_rc(simulation: Simulation, index: int) -> None:
+    simulation.process.set_fault(index, "error-rc:4294966296")
+    with simulation.client(index) as client:
+        answer = client.ask("worker_stats")
+        assert (answer.rc, answer.results) == (4294966296, {})
+
+
+def test_retired_pool(simulation: Simulation) -> None:
+    with simulation.client(1) as client:
+        simulation.process.set_fault(1, "retired-pool:512.1")
+        assert "512.1" not in [entry["pool_id"] for entry in client.results("container_stats")[1]]
+        assert client.ask("pool_stats://512.1:local:stats").rc == 3
+        assert client.ask("pool_stats://301.0:local:stats").rc == 0
+        simulation.process.clear(1)
+        assert client.results("pool_stats://512.1:local:stats").keys() == {1}
+
+
+def test_elastic_workers(simulation: Simulation) -> None:
+    with simulation.client(1) as client:
+        for workers in (3, 20, 0):
+            simulation.process.set_fault(1, f"workers:{workers}")
+            assert len(client.results("worker_stats")[1]) == workers
+        simulation.process.clear(1)
+        assert len(client.results("worker_stats")[1]) == 8
+
+
+def test_refused(simulation: Simulation) -> None:
+    simulation.process.set_fault(1, "refused")
+    host, port = simulation.node(1)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex((host, port + 3)):
+                break
+    else:
+        pytest.fail("the port stayed open")
+    simulation.process.clear(1)
+    with simulation.client(1) as client:
+        assert client.results("get_host_info").keys() == {1}
+
+
+def test_hang_accepts_and_says_nothing(simulation: Simulation) -> None:
+    simulation.process.set_fault([1, 2], "hang")
+    host, port = simulation.node(1)
+    with socket.create_connection((host, port + 3), timeout=5) as connection:
+        connection.sendall(b"\xff\0\0\0\0\0\0\0\x01\x7f")
+        connection.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+    simulation.process.clear()
+    with simulation.client(1) as client:
+        assert client.results("get_host_info").keys() == {1}
+
+
+def test_non_zmq_speaks_http(simulation: Simulation) -> None:
+    simulation.process.set_fault(1, "hang")
+    simulation.process.set_fault(1, "non-zmq")
+    host, port = simulation.node(1)
+    with socket.create_connection((host, port + 3), timeout=5) as connection:
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+    with simulation.client(1) as client:
+        client.monitor_query("get_host_info")
+        assert client.receive(0.3) is None
+
+
+@pytest.mark.parametrize("index", [6, 7, 8], ids="CBA")
+def test_a_restarted_node_is_another_process_that_begins_at_0(simulation: Simulation, index: int) -> None:
+    before = simulation.process.describe(index)
+    with simulation.client(index) as client:
+        assert client.results("get_host_info").keys() == {index}
+        simulation.process.restart_node(index)
+    after = simulation.process.describe(index)
+    assert after["restarts"] == before["restarts"] + 1
+    assert after["pid"] != before["pid"]
+    assert model.clock_ns() - after["server_generation"] < 30e9
+    with simulation.client(index) as client:
+        assert client.connect().process == (after["pid"], after["server_generation"])
+        samples = client.results("system_stats:0")[index]
+        assert samples[0]["event_id"] == 0
+        assert client.results("system_stats:1000") == {index: []}
+
+
+def test_restarting_closes_the_port_for_a_while(simulation: Simulation) -> None:
+    host, port = simulation.node(6)
+    before = time.monotonic()
+    simulation.process.set_fault(6, "restarting:0.3")
+    assert time.monotonic() - before >= 0.3
+    with socket.create_connection((host, port + 3), timeout=5):
+        assert simulation.process.describe(6)["faults"] == []
+
+
+@pytest.mark.parametrize("index", [0, 4], ids="CB")
+def test_a_client_that_comes_back_to_its_port_is_dialled_again(simulation: Simulation, index: int) -> None:
+    with simulation.client(index) as client:
+        assert client.results("get_host_info").keys() == {index}
+        port, identity = client.port, client.identity
+    dial_backs = simulation.process.describe(index)["dial_backs"]
+    with simulation.client(index, identity=identity, port=port) as client:
+        assert client.results("get_host_info").keys() == {index}
+    assert simulation.process.describe(index)["dial_backs"] == dial_backs
+    assert simulation.violations() == {}

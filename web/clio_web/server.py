@@ -1,0 +1,541 @@
+"""Serving the application: sockets, threads, TLS handshakes, deadlines and a graceful stop.
+
+cheroot does the HTTP. Three things are added here, because its defaults would let one bad client
+stop the service:
+
+- The TLS handshake runs in a worker thread, not in the thread that accepts connections, and a new
+  connection waits in the selector, not in a worker, until its first byte has come.
+- A watchdog ends connections whose request head, body or response takes longer than
+  ServerLimits allows in total. A socket timeout alone bounds only a single read or write, so a
+  client that moves one byte in time would hold a thread for ever.
+- The stop is bounded: what is in flight may finish within `stop_timeout`, then it is cut.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import queue
+import signal
+import socket
+import ssl
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+from cheroot import errors as cheroot_errors
+from cheroot.makefile import MakeFile
+from cheroot.server import HTTPConnection, HTTPRequest
+from cheroot.ssl import Adapter
+from cheroot.wsgi import Server as CherootServer
+
+from clio_web.errors import WebConfigError
+from clio_web.logs import get_logger
+from clio_web.options import ServerLimits, WebOptions
+from clio_web.state_log import StateLog
+from clio_web.webconfig import WebConfigMiddleware, WebConfigStore
+
+_log = get_logger(__name__)
+
+WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+_THREADS_WITHOUT_LIMIT = 64
+_BACKLOG = 128
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_QUEUE_WAIT = 0.1
+_OVERLOADED = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nRetry-After: 1\r\n\r\n"
+)
+_PLAIN_ON_TLS = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Connection: close\r\n\r\nthis port speaks HTTPS; use an https URL\n"
+)
+
+
+class ListenError(Exception):
+    """An address cannot be listened on; the message names it, the reason and the remedy."""
+
+
+def parse_listen_address(text: str) -> tuple[str, int]:
+    """(host, port) of `host:port`, `:port` (host is then empty: all addresses) or `[ipv6]:port`.
+
+    Port 0 lets the system choose. Raises WebConfigError.
+    """
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        valid_host = ":" in host
+    else:
+        valid_host = ":" not in host and not any(c.isspace() for c in host)
+    if not colon or not valid_host or not (port.isascii() and port.isdigit() and int(port) < 65536):
+        raise WebConfigError(
+            "--web.listen-address",
+            f"{text!r} is not host:port",
+            "Write for example :9777, 127.0.0.1:9777 or [::1]:9777",
+        )
+    return host, int(port)
+
+
+class _Watchdog:
+    """Shuts down the sockets of connections that pass their deadline. One daemon thread."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._deadlines: dict[_Connection, float | None] = {}
+        self._closing = False
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="http-watchdog", daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def watch(self, connection: _Connection, seconds: float) -> Iterator[None]:
+        """Watch the connection while a worker serves it."""
+        self.set(connection, seconds)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._deadlines.pop(connection, None)
+
+    def set(self, connection: _Connection, seconds: float | None) -> None:
+        """A new deadline, `seconds` from now; None while the exporter itself is at work."""
+        with self._changed:
+            cut = self._closing
+            self._deadlines[connection] = None if seconds is None else time.monotonic() + seconds
+            self._changed.notify()
+        if cut:
+            _cut(connection.socket)
+
+    def active(self) -> int:
+        """Connections that a worker serves at this moment."""
+        with self._changed:
+            return len(self._deadlines)
+
+    def cut_all(self) -> int:
+        """End every connection, and those that come later; how many there were."""
+        with self._changed:
+            self._closing = True
+            connections = list(self._deadlines)
+        for connection in connections:
+            _cut(connection.socket)
+        return len(connections)
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        self._thread.join(5.0)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if self._stopped:
+                    return
+                now = time.monotonic()
+                late = [
+                    c for c, deadline in self._deadlines.items() if deadline is not None and deadline <= now
+                ]
+                for connection in late:
+                    self._deadlines[connection] = None
+                if not late:
+                    pending = [deadline for deadline in self._deadlines.values() if deadline is not None]
+                    self._changed.wait(min(pending) - now if pending else None)
+                    continue
+            for connection in late:
+                _log.info(
+                    "connection closed: too slow", client=connection.remote_addr, port=connection.remote_port
+                )
+                _cut(connection.socket)
+
+
+def _cut(sock: socket.socket) -> None:
+    """Shut a socket down under the thread that uses it, which then sees end of file."""
+    with suppress(OSError):  # already closed
+        # Closed with a reset: nothing of what the client did not take stays in kernel buffers, and a
+        # cut answer cannot be mistaken for a whole one.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        # Not ssl.SSLSocket.shutdown: that takes the TLS state away while the other thread is in it.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class _Request(HTTPRequest):  # type: ignore[misc,unused-ignore]
+    """One request, with its deadlines and a strict Content-Length."""
+
+    def read_request_headers(self) -> bool:
+        """Read the head; refuse a length that is not a plain number (request smuggling)."""
+        if not super().read_request_headers():  # type: ignore[no-untyped-call,unused-ignore]
+            return False
+        length = self.inheaders.get(b"Content-Length", b"0")
+        if not length.isdigit():
+            self.simple_response("400 Bad Request", "Malformed Content-Length Header.")
+            return False
+        return True
+
+    def respond(self) -> None:
+        """Answer; the scrape bounds itself, so no deadline runs until the answer begins."""
+        if not self._take_body():
+            self.close_connection = True
+            return
+        self.server.watchdog.set(self.conn, None)
+        super().respond()
+
+    def _take_body(self) -> bool:
+        """Read a body of permitted length while the deadline of the head runs; False if it did not come.
+
+        The application reads without one: a client that sends a byte now and then would hold its thread.
+        """
+        length = int(self.inheaders.get(b"Content-Length", 0))
+        if self.chunked_read or not 0 < length <= self.server.max_request_body_size:
+            return True
+        body = self.conn.rfile.read(length)
+        if len(body) < length:
+            return False
+        # Nothing else is read from this connection, which closes after a request with a body.
+        self.conn.rfile = io.BytesIO(body)
+        return True
+
+    def send_headers(self) -> None:
+        """Begin the answer: from here the client must take it in time."""
+        self.server.watchdog.set(self.conn, self.server.limits.write_timeout)
+        if self.chunked_read or int(self.inheaders.get(b"Content-Length", 0)) > 0:
+            # No endpoint reads a body, so what follows it on this connection could be anything.
+            self.close_connection = True
+        super().send_headers()
+
+
+class _Connection(HTTPConnection):  # type: ignore[misc,unused-ignore]
+    """One connection; does its TLS handshake in the worker thread that first serves it."""
+
+    RequestHandlerClass = _Request
+    secured = False
+    fresh = True
+
+    def communicate(self) -> bool:
+        """Serve one request; True to keep the connection."""
+        limits: ServerLimits = self.server.limits
+        with self.server.watchdog.watch(self, limits.header_timeout):
+            self.socket.settimeout(limits.io_timeout)
+            if isinstance(self.socket, ssl.SSLSocket) and not self.secured:
+                if not self._handshake(self.socket):
+                    return False
+                self.secured = True
+            return bool(super().communicate())  # type: ignore[no-untyped-call,unused-ignore]
+
+    def _handshake(self, sock: ssl.SSLSocket) -> bool:
+        try:
+            sock.do_handshake()
+        except (OSError, ValueError) as error:
+            if isinstance(error, ssl.SSLError) and error.reason == "HTTP_REQUEST":
+                try:
+                    socket.socket.send(sock, _PLAIN_ON_TLS)
+                    self.drain(sock)
+                except OSError:
+                    pass
+            _log.info("TLS handshake failed", client=self.remote_addr, error=str(error))
+            return False
+        tls = self.server.store.current().tls
+        if tls is not None and not tls.client_allowed(sock.getpeercert()):
+            _log.warning(
+                "client certificate refused: none of its names is in client_allowed_sans",
+                client=self.remote_addr,
+            )
+            return False
+        return True
+
+    @staticmethod
+    def drain(sock: socket.socket) -> None:
+        """Take what the client has sent already: closing with unread data would reset the answer away."""
+        socket.socket.shutdown(sock, socket.SHUT_WR)
+        socket.socket.settimeout(sock, 0.0)
+        while socket.socket.recv(sock, 65536):
+            pass
+
+
+class _TlsAdapter(Adapter):  # type: ignore[misc,unused-ignore]
+    """Gives each new connection the TLS context in use at that moment."""
+
+    def __init__(self, store: WebConfigStore) -> None:
+        super().__init__("", "")
+        self._store = store
+
+    def bind(self, sock: socket.socket) -> socket.socket:
+        """The listening socket stays plain."""
+        return sock
+
+    def wrap(self, sock: socket.socket) -> tuple[socket.socket, dict[str, Any]]:
+        """Wrap without handshake."""
+        tls = self._store.current().tls
+        if tls is None:  # the store refuses such a change
+            raise cheroot_errors.FatalSSLAlert("TLS is not configured")
+        wrapped = tls.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        return wrapped, self.get_environ()
+
+    def get_environ(self) -> dict[str, Any]:
+        """What is added to the WSGI environment."""
+        return {"wsgi.url_scheme": "https", "HTTPS": "on"}
+
+    def makefile(self, sock: socket.socket, mode: str = "r", bufsize: int = 8192) -> Any:
+        """The file object of a connection."""
+        return MakeFile(sock, mode, bufsize)
+
+
+class _Listener(CherootServer):  # type: ignore[misc,unused-ignore]
+    """A cheroot server for one listen address."""
+
+    ConnectionClass = _Connection
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        app: WsgiApp,
+        store: WebConfigStore,
+        limits: ServerLimits,
+        threads: int,
+        product: str,
+    ) -> None:
+        super().__init__(
+            address,
+            app,
+            numthreads=threads,
+            max=threads,
+            server_name=product,
+            request_queue_size=_BACKLOG,
+            timeout=limits.keep_alive_timeout,  # type: ignore[arg-type,unused-ignore]
+            shutdown_timeout=limits.stop_timeout,  # type: ignore[arg-type,unused-ignore]
+            accepted_queue_size=limits.max_connections,
+            accepted_queue_timeout=_QUEUE_WAIT,  # type: ignore[arg-type,unused-ignore]
+        )
+        self.limits = limits
+        self.store = store
+        self.watchdog = _Watchdog()
+        self.max_request_header_size = limits.max_header_bytes
+        self.max_request_body_size = limits.max_body_bytes
+        self.expiration_interval = limits.poll_interval
+        self.keep_alive_conn_limit = limits.max_connections
+        self.ssl_adapter = _TlsAdapter(store) if store.tls_enabled else None
+        self.bind_error: OSError | None = None
+        self._overload = StateLog(_log)
+
+    def bind(self, *args: Any) -> socket.socket:
+        """Bind, keeping the error with its number (cheroot keeps only a text)."""
+        try:
+            return super().bind(*args)  # type: ignore[no-any-return,unused-ignore]
+        except OSError as error:
+            self.bind_error = error
+            raise
+
+    def process_conn(self, conn: _Connection) -> None:
+        """Give a connection to a worker: a new one only once it has said something."""
+        if conn.fresh:
+            conn.fresh = False
+            if not self.can_add_keepalive_connection:
+                self._refuse(conn)
+                return
+            self._overload.report("connections", True, "connections are accepted again")
+            self.put_conn(conn)
+            # The selector closes what is unused for keep_alive_timeout; a silent newcomer goes earlier.
+            conn.last_used = time.time() - self.limits.keep_alive_timeout + self.limits.first_byte_timeout
+            return
+        try:
+            self.requests.put(conn)
+        except queue.Full:
+            self._refuse(conn)
+
+    def _refuse(self, conn: _Connection) -> None:
+        self._overload.report(
+            "connections", False, "connections refused: too many are open or waiting", client=conn.remote_addr
+        )
+        try:
+            if self.ssl_adapter is None:
+                conn.socket.settimeout(0.0)
+                conn.socket.send(_OVERLOADED)
+        except OSError:
+            pass  # the answer is a courtesy
+        conn.close()
+
+    def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
+        """Log as everything here does; a client that went away is no error of ours."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            _log.debug("connection ended early", error=msg)
+        else:
+            _log.log(level, str(msg), exc_info=error if traceback else None)
+
+
+class WebServer:
+    """One or more listen addresses in front of one application.
+
+    Use `start()` and `stop()`, or `serve_forever()` which also handles signals.
+    """
+
+    def __init__(
+        self,
+        app: WsgiApp,
+        options: WebOptions,
+        reload: Callable[[], None] | None = None,
+        limits: ServerLimits | None = None,
+        *,
+        reload_error: type[Exception] = WebConfigError,
+        product: str = "clio",
+    ) -> None:
+        """Read the web configuration file. Raises WebConfigError.
+
+        `product` (`name/version`) is what the Server header says. `reload` is called on SIGHUP (pass the
+        service's); it raises `reload_error`, of which the text is logged, where what it reads cannot be used.
+        """
+        self._limits = limits if limits is not None else ServerLimits()
+        self._addresses = [parse_listen_address(text) for text in options.listen_addresses]
+        self._store = WebConfigStore(options.config_file)
+        self._reload = reload
+        self._reload_error = reload_error
+        self._product = product
+        self._app = WebConfigMiddleware(app, self._store)
+        busy = options.max_requests or _THREADS_WITHOUT_LIMIT
+        # Threads beyond the limit of scrapes answer health checks and the 503s.
+        self._threads = busy + self._limits.spare_threads
+        self._listeners: list[_Listener] = []
+        self._serving: list[threading.Thread] = []
+        self._events: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """(host, port) of every listening socket, with the ports that were chosen for 0."""
+        return [(listener.bind_addr[0], listener.bind_addr[1]) for listener in self._listeners]
+
+    @property
+    def tls_enabled(self) -> bool:
+        """Whether connections are TLS."""
+        return self._store.tls_enabled
+
+    def start(self) -> None:
+        """Listen on every address and serve in the background. Raises ListenError, leaving nothing open."""
+        # systemd's variable would make cheroot take file descriptor 3 for its socket.
+        os.environ.pop("LISTEN_PID", None)
+        try:
+            for host, port in self._addresses:
+                self._start_one(host, port)
+        except BaseException:
+            self.stop()
+            raise
+        for listener in self._listeners:
+            host, port = listener.bind_addr[:2]
+            _log.info("listening", address=_display(host, port), tls=self.tls_enabled)
+
+    def _start_one(self, host: str, port: int) -> None:
+        # All addresses: the IPv6 wildcard takes IPv4 too; without IPv6 on this machine, IPv4 alone.
+        candidates = (host,) if host else (("::", "0.0.0.0") if socket.has_ipv6 else ("0.0.0.0",))  # noqa: S104
+        failure: OSError | None = None
+        for candidate in candidates:
+            listener = _Listener(
+                (candidate, port), self._app, self._store, self._limits, self._threads, self._product
+            )
+            ready: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+            # Workers inherit "daemon" from the thread that starts them: one stuck in a system call
+            # must not keep the process from ending.
+            thread = threading.Thread(
+                target=_serve, args=(listener, ready), name=f"http-{candidate}-{port}", daemon=True
+            )
+            thread.start()
+            error = ready.get()
+            if error is None:
+                self._listeners.append(listener)
+                self._serving.append(thread)
+                return
+            listener.watchdog.stop()
+            if not isinstance(error, OSError):
+                raise error
+            failure = listener.bind_error or error
+            if failure.errno not in (97, 99):  # EAFNOSUPPORT, EADDRNOTAVAIL: no IPv6 here
+                break
+        reason = failure.strerror if failure is not None and failure.strerror else str(failure)
+        raise ListenError(
+            f"cannot listen on {_display(host, port)}: {reason.lower()}. "
+            "Stop what uses the address, or give another with --web.listen-address"
+        ) from failure
+
+    def stop(self) -> None:
+        """Stop listening, let requests in flight finish within the limit, then cut them. Bounded."""
+        limit = self._limits.stop_timeout
+        deadline = time.monotonic() + limit
+        stopping = [
+            threading.Thread(target=listener.stop, name="http-stop", daemon=True)
+            for listener in self._listeners
+        ]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        cut = sum(listener.watchdog.cut_all() for listener in self._listeners)
+        if cut:
+            _log.warning("requests were cut at the end of the stop", requests=cut, after_seconds=limit)
+        for thread in (*stopping, *self._serving):
+            thread.join(1.0)
+            if thread.is_alive():
+                _log.warning("a request does not end and is left behind", thread=thread.name)
+        for listener in self._listeners:
+            listener.watchdog.stop()
+        self._listeners.clear()
+        self._serving.clear()
+
+    def request_stop(self) -> None:
+        """Make `serve_forever` return, from any thread."""
+        self._events.put(signal.SIGTERM)
+
+    def serve_forever(self) -> None:
+        """Serve until SIGTERM or SIGINT, then stop gracefully; SIGHUP reloads. Main thread only.
+
+        Raises ListenError. The signal handlers found are put back at the end.
+        """
+
+        def note(number: int, _frame: FrameType | None) -> None:
+            self._events.put(number)
+
+        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        before = {number: signal.signal(number, note) for number in handled}
+        try:
+            self.start()
+            while (number := self._events.get()) == signal.SIGHUP:
+                self.reload()
+            _log.info("stopping", signal=signal.Signals(number).name)
+            self.stop()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def reload(self) -> None:
+        """Read the web configuration again and call `reload`; problems are logged, the old state stays."""
+        for read in (self._store.reload, self._reload):
+            try:
+                if read is not None:
+                    read()
+            except (WebConfigError, self._reload_error) as error:
+                _log.error("reload failed, the previous configuration stays in use", error=str(error))
+            except Exception as error:  # noqa: BLE001 - a failed reload must not end the process
+                _log.error("reload failed, the previous configuration stays in use", exc_info=error)
+        _log.info("reload done")
+
+
+def _serve(listener: _Listener, ready: queue.SimpleQueue[BaseException | None]) -> None:
+    try:
+        listener.prepare()
+    except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+        ready.put(error)
+        return
+    ready.put(None)
+    try:
+        listener.serve()
+    except Exception as error:  # noqa: BLE001 - nobody above this thread would see it
+        _log.error("the HTTP server ended", exc_info=error)
+
+
+def _display(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+__all__: Sequence[str] = ("ListenError", "WebServer", "parse_listen_address")
