@@ -12,6 +12,9 @@ import psutil
 
 from clio_client.address import PORT_OFFSETS
 from clio_lab.demo.errors import DemoError
+from clio_lab.processes import wait_for
+
+ENDING_SECONDS = 5.0
 
 
 def is_free(port: int, address: str = "0.0.0.0") -> bool:  # noqa: S104 - probes, does not listen
@@ -86,8 +89,11 @@ def find_base_port(nodes: int, *, start: int = 21013, stop: int = 31000, port_st
 def require_free(port: int, user: str, choice: str, address: str = "0.0.0.0") -> None:  # noqa: S104 - as above
     """Raise DemoError, naming who listens, unless `address`:`port`, which `user` needs, is free.
 
-    `choice` is what can be chosen otherwise.
+    `choice` is what can be chosen otherwise. A process that is ending cannot be looked into any more
+    a moment before the kernel closes its sockets: a port that nobody can be named for gets up to
+    `ENDING_SECONDS`.
     """
+    wait_for(lambda: is_free(port, address) or holder(port) is not None, ENDING_SECONDS)
     if not is_free(port, address):
         by = holder(port)
         raise DemoError(

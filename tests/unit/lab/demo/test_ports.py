@@ -2,13 +2,23 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
 
+from clio_lab.demo import ports
 from clio_lab.demo.addresses import cluster_address
 from clio_lab.demo.errors import DemoError
-from clio_lab.demo.ports import PortReservation, busy_ports, cluster_ports, find_base_port, holder, is_free
+from clio_lab.demo.ports import (
+    PortReservation,
+    busy_ports,
+    cluster_ports,
+    find_base_port,
+    holder,
+    is_free,
+    require_free,
+)
 
 
 @pytest.fixture
@@ -54,6 +64,32 @@ def test_holder_of_a_free_port_is_nobody(listener: socket.socket) -> None:
     port = port_of(listener)
     listener.close()
     assert holder(port) is None
+
+
+def test_a_port_that_somebody_holds_is_refused_at_once(listener: socket.socket) -> None:
+    with pytest.raises(DemoError, match=rf"port \d+, which node 0 needs, is in use by .*pid {os.getpid()}"):
+        require_free(port_of(listener), "node 0", "base port", "127.0.0.1")
+
+
+def test_a_port_of_a_process_that_is_just_ending_is_waited_for(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The kernel still holds the socket, but nobody can be named any more.
+    monkeypatch.setattr(ports, "holder", lambda _: None)
+    ending = threading.Timer(0.3, listener.close)
+    ending.start()
+    require_free(port_of(listener), "node 0", "base port", "127.0.0.1")
+    ending.join()
+    assert listener.fileno() == -1
+
+
+def test_a_port_that_nobody_can_be_named_for_is_refused_in_the_end(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ports, "holder", lambda _: None)
+    monkeypatch.setattr(ports, "ENDING_SECONDS", 0.1)
+    with pytest.raises(DemoError, match="is in use: stop that, or choose another base port"):
+        require_free(port_of(listener), "node 0", "base port", "127.0.0.1")
 
 
 def test_a_reserved_base_port_is_skipped_and_refused() -> None:
