@@ -7,27 +7,19 @@ form, rate, host name, cross-site, identity, role.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from flask import Flask, Response, g, request, session
 
 from clio_control_api.errors import ApiError, BadRequest, Forbidden, TooManyRequests, Unauthorized
 from clio_control_api.origins import cross_site, host_of, is_loopback, own_origin
+from clio_control_api.principals import Identity, Role
 from clio_control_api.ratelimit import RateLimiter
 from clio_control_api.routes import Route
 from clio_control_api.settings import Settings
-from clio_control_api.tokens import Role, TokenStore
+from clio_control_api.tokens import TokenStore
 
 SESSION_DIGEST: Final = "token"
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who asks. `name` and `role` are what the audit log records."""
-
-    name: str
-    role: Role
 
 
 class LogInNeeded(Exception):  # noqa: N818 - a condition

@@ -17,13 +17,14 @@ from clio_client import __version__
 from clio_client.errors import RuntimeClientError
 from clio_client.membership import Member
 from clio_control_api import promapi
-from clio_control_api.access import AccessControl, Identity, LogInNeeded
+from clio_control_api.access import AccessControl, LogInNeeded
 from clio_control_api.actions import MAX_WAIT_S
 from clio_control_api.admission import WrongNodeError, identify
 from clio_control_api.api import Reads
 from clio_control_api.errors import ApiError, BadRequest, Unauthorized, Unavailable
 from clio_control_api.openapi import document
 from clio_control_api.pages import error_page, log_in_redirect, page_views
+from clio_control_api.principals import Identity, OutOfScopeError, require_action_on
 from clio_control_api.promapi import PromError
 from clio_control_api.routes import ROUTES
 from clio_control_api.search import Search, SearchError, parse_search
@@ -113,6 +114,7 @@ class _Api:
     def act(self, node_id: str, action: str) -> tuple[dict[str, Any], int]:
         wait = wait_seconds(_parameter("wait"), action)
         member = self._clusters.current_member(self._cluster(), node_id)
+        require_action_on(g.identity, member)
         before = identify(self._services.queries, member, _parameter("hostname"))
         plan = plan_for(self._services, member)
         identity: Identity = g.identity
@@ -252,7 +254,7 @@ def _add_error_handlers(app: Flask, services: Services) -> None:
 
     @app.errorhandler(ApiError)
     def api_error(error: ApiError) -> Response:
-        if isinstance(error, WrongNodeError) and request.method == "POST":
+        if isinstance(error, (WrongNodeError, OutOfScopeError)) and request.method == "POST":
             _audit_refusal(services, error)
         found = answer(error.status, str(error), dict(error.fields))
         found.headers.update(error.headers)

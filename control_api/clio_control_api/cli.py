@@ -29,10 +29,11 @@ from clio_control_api.clusters import Clusters
 from clio_control_api.metrics import Metrics
 from clio_control_api.origins import is_loopback
 from clio_control_api.pages import configure_sessions
+from clio_control_api.principals import Role
 from clio_control_api.queries import NodeQueries
 from clio_control_api.services import Services
 from clio_control_api.settings import ENV_PREFIX, FILE, SETTINGS, Settings, load, private_directory
-from clio_control_api.tokens import Role, TokenStore, line_of, new_token
+from clio_control_api.tokens import TokenStore, line_of, new_token
 from clio_web import logs, webconfig
 from clio_web.errors import WebConfigError
 from clio_web.logs import get_logger

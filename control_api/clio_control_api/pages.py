@@ -18,10 +18,11 @@ from flask import Flask, Response, current_app, g, redirect, render_template, re
 
 from clio_client.membership import Member
 from clio_client.questions import NodeStatus
-from clio_control_api.access import SESSION_DIGEST, AccessControl, Identity
+from clio_control_api.access import SESSION_DIGEST, AccessControl
 from clio_control_api.admission import identify
 from clio_control_api.errors import BadRequest, Conflict, Forbidden, NotFound, Unauthorized
 from clio_control_api.node_script import NodePlan
+from clio_control_api.principals import Identity, require_action_on
 from clio_control_api.services import Services, plan_for
 from clio_control_api.ssh import SshError, destination
 from clio_control_api.tokens import digest_of
@@ -90,6 +91,7 @@ class _Pages:
 
     def confirm(self, node_id: str, action: str) -> str:
         member = self._member(node_id, for_action=True)
+        require_action_on(g.identity, member)
         plan = self._plan(member)
         runtime = identify(self._services.queries, member, self._hostname(), _LOOK_S)
         if isinstance(runtime, NodeStatus):
@@ -104,6 +106,7 @@ class _Pages:
     def act(self, node_id: str, action: str) -> Any:
         self._check_form()
         member = self._member(node_id, for_action=True)
+        require_action_on(g.identity, member)
         plan = self._plan(member)
         before = identify(self._services.queries, member, self._hostname())
         identity: Identity = g.identity

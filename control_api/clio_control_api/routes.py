@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from clio_control_api.actions import MAX_WAIT_S
+from clio_control_api.principals import Role
 from clio_control_api.settings import ACTIONS
-from clio_control_api.tokens import Role
 
 Schema = dict[str, Any]
 

@@ -6,7 +6,6 @@ is enough: there is nothing to guess. That is also why only tokens of that form 
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import hmac
 import re
@@ -20,6 +19,7 @@ from typing import Final
 from clio_client.config.errors import ConfigError, quoted
 from clio_client.config.files import read_text
 from clio_client.config.watched_file import WatchedFile
+from clio_control_api.principals import Role
 from clio_web.logs import get_logger
 
 PREFIX: Final = "clio_"
@@ -28,13 +28,6 @@ _LINE = re.compile(r"([A-Za-z0-9_.@-]{1,64}):([a-z]+):([0-9a-f]{64})", re.ASCII)
 _MAX_FILE: Final = 256 * 1024
 
 _log = get_logger(__name__)
-
-
-class Role(enum.IntEnum):
-    """What a client may do; a higher role may do all that a lower one may."""
-
-    VIEWER = 1
-    OPERATOR = 2
 
 
 @dataclass(frozen=True, slots=True)

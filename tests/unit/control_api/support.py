@@ -14,7 +14,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from clio_control_api.cli import Application, application, settings_from
-from clio_control_api.tokens import Role, line_of, new_token
+from clio_control_api.principals import Role
+from clio_control_api.tokens import line_of, new_token
 
 NODES = 5
 CONFIG = """\

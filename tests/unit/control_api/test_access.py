@@ -10,8 +10,9 @@ from werkzeug.test import TestResponse
 
 from clio_client.config.errors import ConfigError
 from clio_control_api.cli import application, settings_from
+from clio_control_api.principals import Role
 from clio_control_api.routes import ROUTES
-from clio_control_api.tokens import Role, new_token
+from clio_control_api.tokens import new_token
 from clio_lab.simulator.process import SimulatorProcess
 from tests.unit.control_api.support import TOKENS, Api, control_api, write_tokens
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from clio_client.config.errors import ConfigError
 from clio_control_api.cli import main
+from clio_control_api.principals import Role
 from clio_control_api.ratelimit import RateLimiter
-from clio_control_api.tokens import Role, TokenStore, digest_of, line_of, new_token, parse_tokens
+from clio_control_api.tokens import TokenStore, digest_of, line_of, new_token, parse_tokens
 
 
 def test_made_tokens_are_long_and_different() -> None:
