@@ -171,6 +171,10 @@ class _Request(HTTPRequest):  # type: ignore[misc,unused-ignore]
         """Read the head; refuse a length that is not a plain number (request smuggling)."""
         if not super().read_request_headers():  # type: ignore[no-untyped-call,unused-ignore]
             return False
+        # WSGI writes '-' and '_' alike: X_Forwarded_For would overrule the X-Forwarded-For of a proxy,
+        # which passes it on because it does not know the name.
+        for name in [name for name in self.inheaders if b"_" in name]:
+            del self.inheaders[name]
         length = self.inheaders.get(b"Content-Length", b"0")
         if not length.isdigit():
             self.simple_response("400 Bad Request", "Malformed Content-Length Header.")
