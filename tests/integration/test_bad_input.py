@@ -520,7 +520,8 @@ SECRET = "xyzzy-4711"
 def test_secrets_of_the_runtime_configuration_never_appear(simulated: Simulated, tmp_path: Path) -> None:
     document = {
         "networking": {"port": 9413, "auth_token": SECRET},
-        "storage": {
+        "storage": [{"path": f"s3://user:{SECRET}@bucket/path"}],
+        "site": {
             "url": f"s3://user:{SECRET}@bucket/path",
             "options": f"--region=eu --secret-key={SECRET} --verbose",
             "env": [{"name": "DB_PASSWORD", "value": SECRET}],
@@ -534,8 +535,9 @@ def test_secrets_of_the_runtime_configuration_never_appear(simulated: Simulated,
         scrape = exporter.scrape()
         values = {labels["path"]: labels["value"] for labels, _ in scrape.series("clio_config_info")}
         assert values["networking.port"] == "9413"
-        assert values["networking.auth_token"] == "<secret>"
-        assert values["storage.url"].startswith("s3://<secret>@bucket")
+        assert values["networking.auth_token"].startswith("<hidden ")
+        assert values["storage[0].path"] == "s3://<secret>@bucket/path"
+        assert values["site"].startswith("<hidden ")
         assert scrape.value("clio_config_load_success") == 1
         seen = [scrape.text, exporter.get("/").text, exporter.get("/sd").text]
         # A file that cannot be read is named, but not quoted.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from clio_client.background import BackgroundRead
 from clio_client.config.errors import ConfigError
-from clio_client.config.masking import mask_secrets
+from clio_client.config.known_keys import publishable
 from clio_client.config.runtime_conf import RuntimeConfig, find_runtime_config, flatten, load_runtime_config
 from clio_client.config.settings import ClusterSettings
 from clio_client.config.watched_file import WatchedFile
@@ -29,7 +29,7 @@ class ConfigFile:
         member: the node it belongs to; None when all nodes of the cluster share it.
         mtime: Unix time of its last change; None when it cannot be read.
         config: None when it cannot be used; ``error`` then says why.
-        entries: its values by path, secrets masked.
+        entries: its values by path, as far as they may be shown (`known_keys`).
     """
 
     member: Member | None
@@ -117,5 +117,5 @@ class RuntimeConfigFiles:
             config = load_runtime_config(path, self._env, self._home)
         except ConfigError as error:
             return ConfigFile(None, path, mtime, None, error)
-        entries = tuple(flatten(mask_secrets(config.document)))
+        entries = tuple(flatten(publishable(config.document)))
         return ConfigFile(None, path, mtime, config, entries=entries)

@@ -15,7 +15,8 @@ _FILE = "runtime configuration file"
 INFO = Family(
     "clio_config_info",
     Kind.INFO,
-    "A value of the runtime configuration, by its path in the file; secrets are masked. With node labels "
+    "A value of the runtime configuration, by its path in the file: of known keys; of others only a mark "
+    "that tells values apart. With node labels "
     "where the settings name one file a node.",
     _FILE,
     ("path", "value"),

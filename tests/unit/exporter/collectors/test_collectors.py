@@ -426,7 +426,8 @@ CONF = """\
 networking:
   port: 9413
   auth_token: s3cret-value
-  note: "a\\"b\\\\c\\nd"
+  hostfile: "a\\"b\\\\c\\nd"
+  note: whatever
 compose:
   - mod_name: clio_bdev
     pool_name: "ram::tier"
@@ -503,11 +504,12 @@ def test_a_collector_is_one_file_and_its_name(tmp_path: Path, monkeypatch: pytes
     assert b'clio_gadgets{node_id="0",hostname="n0"} 3' in b"".join(samples.render(openmetrics=False))
 
 
-def test_configuration_values_are_exported_and_secrets_masked(tmp_path: Path) -> None:
+def test_values_of_known_keys_are_exported_and_of_others_that_they_are_there(tmp_path: Path) -> None:
     found = collected(ConfigCollector(), config_cluster(tmp_path))
     values = {dict(labels)["path"]: dict(labels)["value"] for n, labels in found if n == "clio_config_info"}
     assert values["networking.port"] == "9413"
-    assert values["networking.note"] == 'a"b\\c\nd'
+    assert values["networking.hostfile"] == 'a"b\\c\nd'
+    assert values["networking.note"].startswith("<hidden ")
     assert "s3cret-value" not in str(found)
     assert "hunter2" not in str(found)
     assert any(path.endswith("auth_token") for path in values)
