@@ -77,7 +77,15 @@ class ActionResult:
 
 @dataclass(slots=True)
 class Action:
-    """One action under way or done. `before` is the runtime that answered when it began, or why none did."""
+    """One action under way or done.
+
+    Attributes:
+        before: the runtime that answered when it began, or why none did.
+        reason: why, in the words of whoever asked for it; "" when they gave none.
+        client: address that it was asked for from.
+        operation: id of the operation that it is a part of; "" for one by itself.
+        began: Unix time, seconds.
+    """
 
     id: str
     action: str
@@ -85,6 +93,10 @@ class Action:
     actor: str
     wait: float
     before: NodeStatus | RuntimeClientError
+    reason: str = ""
+    client: str = ""
+    operation: str = ""
+    began: float = field(default_factory=time.time)
     started: float = field(default_factory=time.monotonic)
     stage: str = "connecting"
     result: ActionResult | None = None
@@ -123,8 +135,14 @@ class ActionRunner:
         client: str,
         role: str,
         wait: float = 0.0,
+        reason: str = "",
+        operation: str = "",
     ) -> Action:
         """Begin an action and return at once.
+
+        Args:
+            reason: why, in the words of whoever asks (`reasons.checked_reason`).
+            operation: id of the operation that it is a part of.
 
         Raises:
             Conflict: another is under way on this node.
@@ -132,11 +150,11 @@ class ActionRunner:
         """
         member = plan.member
         key = (member.cluster, member.node_id)
-        found = Action(secrets.token_hex(8), action, plan, actor, wait, before)
+        found = Action(secrets.token_hex(8), action, plan, actor, wait, before, reason, client, operation)
         fields = {
             "id": found.id, "action": action, "actor": actor, "role": role, "client": client,
             "cluster": member.cluster or None, "node_id": member.node_id, "node": member.target,
-            "ssh_host": plan.target,
+            "ssh_host": plan.target, "reason": reason or None, "operation": operation or None,
         }  # fmt: skip
         with self._lock:
             busy = self._busy.get(key)

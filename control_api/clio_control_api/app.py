@@ -26,6 +26,7 @@ from clio_control_api.openapi import document
 from clio_control_api.pages import error_page, log_in_redirect, page_views
 from clio_control_api.principals import Identity, OutOfScopeError, require_action_on
 from clio_control_api.promapi import PromError
+from clio_control_api.reasons import checked_reason
 from clio_control_api.routes import ROUTES
 from clio_control_api.search import Search, SearchError, parse_search
 from clio_control_api.services import Services, plan_for
@@ -120,7 +121,7 @@ class _Api:
         identity: Identity = g.identity
         started = self._services.runner.start(
             action, plan, before, actor=identity.name, role=identity.role.name.lower(),
-            client=request.remote_addr or "", wait=wait,
+            client=request.remote_addr or "", wait=wait, reason=checked_reason(_parameter("reason")),
         )  # fmt: skip
         ssh = plan.ssh
         # Every step has its own bound; this one is for the case that a bound fails.

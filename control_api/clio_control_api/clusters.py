@@ -93,6 +93,14 @@ class Clusters:
             Unavailable: the members cannot be brought up to date, so it may be another node by now.
         """
         number = _number(node_id)
+        return _numbered(self.current_members(cluster), number)
+
+    def current_members(self, cluster: str) -> tuple[Member, ...]:
+        """The members as they are now.
+
+        Raises:
+            Unavailable: they cannot be brought up to date, so a number may be another node's by now.
+        """
         membership = self._clusters[cluster].membership
 
         async def work(transport: Transport) -> tuple[Member, ...]:
@@ -101,9 +109,9 @@ class Clusters:
         try:
             members = self._queries.client.call(work, _ACTION_S + _GRACE_S)
         except MembershipError as error:
-            raise Unavailable(f"which node has the number {number} cannot be told now: {error}") from None
+            raise Unavailable(f"who the nodes are cannot be told now: {error}") from None
         self._drop_others()
-        return _numbered(members, number)
+        return members
 
     def config_files(self, cluster: str) -> Sequence[ConfigFile]:
         """The runtimes' configuration files that can be found on this host."""

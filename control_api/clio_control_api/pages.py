@@ -23,6 +23,7 @@ from clio_control_api.admission import identify
 from clio_control_api.errors import BadRequest, Conflict, Forbidden, NotFound, Unauthorized
 from clio_control_api.node_script import NodePlan
 from clio_control_api.principals import Identity, require_action_on
+from clio_control_api.reasons import MAX_REASON, checked_reason
 from clio_control_api.services import Services, plan_for
 from clio_control_api.ssh import SshError, destination
 from clio_control_api.tokens import digest_of
@@ -115,6 +116,7 @@ class _Pages:
             started = runner.start(
                 action, plan, before, actor=identity.name, role=identity.role.name.lower(),
                 client=request.remote_addr or "", wait=PAGE_WAIT_S if action == "restart" else 0.0,
+                reason=checked_reason(_once("reason")),
             )  # fmt: skip
         except Conflict:
             busy = runner.busy_with(plan)
@@ -163,6 +165,7 @@ class _Pages:
             "leader": bool((answer.document or {}).get("is_leader", False)),
             "csrf": csrf_token(), "identity": g.identity, "tokens": self._services.tokens.configured,
             "back": self._back(), "back_value": request.values.get("back", ""), "hostname": self._hostname(),
+            "max_reason": MAX_REASON,
         }  # fmt: skip
 
     def _back(self) -> str | None:

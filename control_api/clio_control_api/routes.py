@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from clio_control_api.actions import MAX_WAIT_S
 from clio_control_api.principals import Role
+from clio_control_api.reasons import MAX_REASON
 from clio_control_api.settings import ACTIONS
 
 Schema = dict[str, Any]
@@ -86,6 +87,10 @@ _SEEN: Final = _parameter(
     "what the caller knows the node as, by the membership or by its runtime: the action is refused when the "
     "number is another host's by now",
 )  # fmt: skip
+_REASON: Final = _parameter(
+    "reason", {"type": "string", "maxLength": MAX_REASON, "pattern": "^[ -~]*$"},
+    "why, for the audit log and the dashboards; any printable text on one line",
+)  # fmt: skip
 _WAIT: Final = _parameter(
     "wait", {"type": "integer", "minimum": 0, "maximum": MAX_WAIT_S},
     "wait until the runtime answers again, this many seconds at most",
@@ -111,7 +116,7 @@ def _prometheus(path: str, view: str, *parameters: Schema, methods: tuple[str, .
 
 def _action(action: str) -> tuple[Route, ...]:
     """What shuts down, or restarts, a node: for programs, and its pages for people."""
-    parameters = (_NODE, _CLUSTER, _SEEN, *((_WAIT,) if action == "restart" else ()))
+    parameters = (_NODE, _CLUSTER, _SEEN, _REASON, *((_WAIT,) if action == "restart" else ()))
     operation = Operation(
         f"{action.capitalize()} a node's runtime over SSH", "ActionResult",
         (400, 404, 409, 500, 502, 503, 504), parameters,
