@@ -12,7 +12,7 @@ SOAK_SECONDS ?= 600
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.clio-exporter-installed
 
-.PHONY: help setup system-packages demo test test-fast lint format docs dashboards soak bench clean distclean
+.PHONY: help setup system-packages demo test test-fast lint format docs rules dashboards soak bench clean distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,13 +41,16 @@ lint: setup ## Check style, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python scripts/docs.py --check
 
 format: setup ## Format the code and apply the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: setup ## Generate docs/metrics.md, and the tables of settings, from the code
+docs: setup ## Generate docs/metrics.md, and the tables of settings and alerts, from the code
 	@$(BIN)/python scripts/docs.py
+
+rules: docs ## Generate prometheus/rules/*.yml from their tables
 
 dashboards: setup ## Generate grafana/dashboards/*.json
 	@$(BIN)/python -m grafana.generator

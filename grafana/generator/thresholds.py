@@ -1,4 +1,4 @@
-"""What colours mean and where "bad" begins: the same on every dashboard, the same numbers as the alerts.
+"""What colours mean and where "bad" begins: the same on every dashboard, and the alerts' own numbers.
 
 Green is well, orange wants a look, red wants a hand, purple is a node that hangs, blue and the classic
 palette carry no judgement. All are names of Grafana's palette, which has a light and a dark shade of each.
@@ -6,11 +6,13 @@ palette carry no judgement. All are names of Grafana's palette, which has a ligh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.models import dashboard as models
+
+from clio_exporter.kit.rules import THRESHOLDS
 
 GOOD: Final = "green"
 WARN: Final = "orange"
@@ -32,13 +34,11 @@ class Band:
         warn: first value that wants a look; None where the only question is bad or not.
         bad: first value that wants a hand; None where nothing about it is urgent.
         low_is_bad: the quantity is bad below these values instead of above.
-        alerts: which alert of prometheus/rules fires at ``warn`` or ``bad``; a test compares the numbers.
     """
 
     warn: float | None
     bad: float | None
     low_is_bad: bool = False
-    alerts: dict[str, str] = field(default_factory=dict)
 
     def steps(self) -> list[models.Threshold]:
         """Grafana's steps, the first without a value."""
@@ -55,15 +55,22 @@ class Band:
         ]
 
 
+def _band(warn: str | None, bad: str | None = None, *, low_is_bad: bool = False) -> Band:
+    """The band of alerts' thresholds, by name."""
+    return Band(
+        None if warn is None else THRESHOLDS[warn].value,
+        None if bad is None else THRESHOLDS[bad].value,
+        low_is_bad,
+    )
+
+
 # Ratios 0 to 1. There is none for a busy processor: that is what it was bought for.
-MEMORY_USED: Final = Band(
-    0.9, 0.97, alerts={"warn": "ClioNodeMemoryPressure", "bad": "ClioNodeMemoryExhausted"}
-)
-HBM_USED: Final = Band(0.95, None, alerts={"warn": "ClioNodeGpuMemoryPressure"})
-STORAGE_USED: Final = Band(0.9, None, alerts={"warn": "ClioBdevAlmostFull"})
-WORKERS_BUSY: Final = Band(0.9, None, alerts={"warn": "ClioNodeSaturated"})
-COST_ERROR: Final = Band(5, None, alerts={"warn": "ClioCostModelBadlyOff"})
-UP_RATIO: Final = Band(1, 0.75, low_is_bad=True, alerts={"bad": "ClioClusterManyNodesDown"})
+MEMORY_USED: Final = _band("memory_pressure", "memory_exhausted")
+HBM_USED: Final = _band("gpu_memory")
+STORAGE_USED: Final = _band("device_full")
+WORKERS_BUSY: Final = _band("workers_busy")
+COST_ERROR: Final = _band("cost_error")
+UP_RATIO: Final = Band(1, 1 - THRESHOLDS["nodes_down_ratio"].value, low_is_bad=True)
 AVAILABILITY: Final = Band(0.999, 0.99, low_is_bad=True)
 
 # Counts.
@@ -71,27 +78,17 @@ ANY_IS_BAD: Final = Band(None, 1)
 ANY_IS_WORTH_A_LOOK: Final = Band(1, None)
 SEVERAL_FILES: Final = Band(2, None)
 """ClioConfigDiffers: more than one."""
-QUEUED: Final = Band(100, None, alerts={"warn": "ClioQueueBacklogGrowing"})
+QUEUED: Final = _band("queue_length")
 
 # Seconds.
 SAMPLE_AGE: Final = Band(120, None)
 """ClioNodeStatisticsStale: no new sample in 2 minutes."""
 ROUND_TRIP: Final = Band(1, 3)
 """The exporter gives a node up after 3 s, unless configured."""
-TIME_TO_FULL: Final = Band(
-    3 * 86400,
-    4 * 3600,
-    low_is_bad=True,
-    alerts={"warn": "ClioBdevFillsWithin3Days", "bad": "ClioBdevFillsWithin4Hours"},
-)
-TIME_TO_FAILURE: Final = Band(
-    30 * 86400,
-    3 * 86400,
-    low_is_bad=True,
-    alerts={"warn": "ClioBdevFailurePredicted", "bad": "ClioBdevFailureImminent"},
-)
-SCRAPE_TIME: Final = Band(8, None)
-"""ClioExporterScrapeSlow: 80 % of the scrape timeout, which is 10 s unless configured."""
+TIME_TO_FULL: Final = _band("forecast_later", "forecast_soon", low_is_bad=True)
+TIME_TO_FAILURE: Final = _band("failure_predicted", "failure_imminent", low_is_bad=True)
+SCRAPE_TIME: Final = Band(int(THRESHOLDS["scrape_slow"].value * THRESHOLDS["scrape_timeout"].value), None)
+"""ClioExporterScrapeSlow."""
 
 # Points of 100. A node under the second number is shown as degraded.
 SCORE: Final = Band(90, 60, low_is_bad=True)
