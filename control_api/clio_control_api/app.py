@@ -21,7 +21,7 @@ from clio_control_api.access import AccessControl, LogInNeeded
 from clio_control_api.actions import MAX_WAIT_S
 from clio_control_api.admission import WrongNodeError, identify
 from clio_control_api.api import Reads
-from clio_control_api.errors import ApiError, BadRequest, Unauthorized, Unavailable
+from clio_control_api.errors import ApiError, BadRequest, NotFound, Unauthorized, Unavailable
 from clio_control_api.openapi import document
 from clio_control_api.pages import error_page, log_in_redirect, page_views
 from clio_control_api.principals import Identity, OutOfScopeError, require_action_on
@@ -125,10 +125,16 @@ class _Api:
         )  # fmt: skip
         ssh = plan.ssh
         # Every step has its own bound; this one is for the case that a bound fails.
-        started.done.wait(2 * (ssh.connect_timeout + 30) + ssh.command_timeout + wait)
-        if started.result is None:
-            raise Unavailable(f"the {action} has not ended; its outcome will be in the audit log")
-        return started.result.document(), started.result.status
+        started.answered.wait(2 * (ssh.connect_timeout + 30) + ssh.command_timeout + wait)
+        if started.answer is None:
+            raise Unavailable(f"the {action} has not ended; ask /api/actions/{started.id} for its outcome")
+        return {**started.answer.document(), "id": started.id}, started.answer.status
+
+    def action(self, action_id: str) -> dict[str, Any]:
+        found = self._services.runner.find(action_id)
+        if found is None:
+            raise NotFound("this action is not known, or was too long ago; the audit log has all of them")
+        return found.document()
 
     # --- for a Grafana variable -------------------------------------------------------------------
 

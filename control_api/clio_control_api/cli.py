@@ -29,6 +29,7 @@ from clio_control_api.clusters import Clusters
 from clio_control_api.metrics import Metrics
 from clio_control_api.origins import is_loopback
 from clio_control_api.pages import configure_sessions
+from clio_control_api.performer import Performer
 from clio_control_api.principals import Role
 from clio_control_api.queries import NodeQueries
 from clio_control_api.services import Services
@@ -111,7 +112,7 @@ def application(settings: Settings, env: Mapping[str, str], home: Path) -> Itera
         clusters = Clusters(settings.exporter, env, home, queries)
         metrics = Metrics()
         audit = AuditLog(settings.audit_path)
-        runner = ActionRunner(queries, audit, metrics, max_actions=settings.limits.max_actions)
+        runner = ActionRunner(Performer(queries), audit, metrics, max_actions=settings.limits.max_actions)
         services = Services(settings, tokens, queries, clusters, runner, audit, metrics)
         app = create_app(services)
         configure_sessions(app, secure)

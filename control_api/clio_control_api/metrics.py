@@ -10,9 +10,10 @@ from prometheus_client.exposition import choose_encoder
 from clio_client import __version__
 from clio_control_api.settings import ACTIONS
 
-OUTCOMES = ("success", "failure", "unreachable", "timeout", "not_up", "conflict", "error")
-"""What can come of an action: exit code other than 0 and 134 is a failure; not_up: restarted, but the
-runtime did not answer within the time the caller waited; conflict: another was under way; error: ours."""
+OUTCOMES = ("success", "failure", "unreachable", "timeout", "not_up", "conflict", "unknown", "error")
+"""What can come of an action: exit code other than 0 and 134 is a failure; not_up: restarted, but no new
+runtime came up; conflict: another was under way; unknown: a restart whose end could not be learnt; error:
+ours."""
 
 _BUCKETS = (0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300)
 
@@ -30,7 +31,7 @@ class Metrics:
         )
         self.duration = Histogram(
             "clio_control_action_duration_seconds",
-            "Time from the request of an action to its outcome.",
+            "Time from the request of an action until its outcome was known.",
             ("action",),
             buckets=_BUCKETS,
             registry=self.registry,

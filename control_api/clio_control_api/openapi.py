@@ -7,7 +7,9 @@ from functools import cache
 from typing import Any, Final
 
 from clio_client import __version__
+from clio_control_api.action import STATES
 from clio_control_api.routes import ROUTES, Operation, Route
+from clio_control_api.settings import ACTIONS
 
 _Schema = dict[str, Any]
 
@@ -75,8 +77,23 @@ _SCHEMAS: Final[dict[str, _Schema]] = {
             "error": {"type": "string", "description": "present when success is false"},
             "reason": {"type": "string", "description": "a stable word for programs"},
             "omitted_bytes": {"type": "integer", "description": "output beyond 64 KiB, from its beginning"},
+            "id": {"type": "string", "description": "for /api/actions/<id>, which tells the outcome"},
         },
         optional=("error", "reason", "omitted_bytes"),
+    ),
+    "Action": _object(
+        {
+            "id": _TEXT, "action": {"enum": list(ACTIONS)}, "cluster": _TEXT, "node_id": _COUNT,
+            "hostname": _TEXT, "who": {"type": "string", "description": "whose token it was"},
+            "reason": {"type": "string", "description": "why, in the words of whoever asked for it"},
+            "state": {
+                "enum": list(STATES), "description": "unknown: what came of a restart could not be learnt",
+            },
+            "since": {"type": "string", "format": "date-time"},
+            "seconds": {"type": "number", "description": "how long it has been, or was, under way"},
+            "message": {"type": "string", "description": "what is being done, or what came of it"},
+        },
+        closed=True,
     ),
     "PromData": _object({"status": {"const": "success"}, "data": {"type": ["array", "object"]}}),
     "PromError": _object({"status": {"const": "error"}, "errorType": _TEXT, "error": _TEXT}),

@@ -95,6 +95,7 @@ _WAIT: Final = _parameter(
     "wait", {"type": "integer", "minimum": 0, "maximum": MAX_WAIT_S},
     "wait until the runtime answers again, this many seconds at most",
 )  # fmt: skip
+_ACTION_ID: Final = _parameter("action_id", _TEXT, "the id in the answer to an action", place="path")
 _SELECTOR: Final = "selector, such as clio_node_search{search='1-20'}"
 _MATCH: Final = _parameter("match[]", {"type": "array", "items": _TEXT}, _SELECTOR)
 _LABEL: Final = _parameter("name", {"type": "string", "minLength": 1}, "name of a label", place="path")
@@ -154,6 +155,10 @@ ROUTES: Final[tuple[Route, ...]] = (
         _NODE,
     ),
     *(route for action in ACTIONS for route in _action(action)),
+    Route(
+        "/api/actions/<action_id>", "action",
+        operation=Operation("What became of an action", "Action", (404,), (_ACTION_ID,)),
+    ),
     _prometheus("series", "prom_series", _MATCH, methods=("GET", "POST")),
     _prometheus("query", "prom_query", *_QUERY, methods=("GET", "POST")),
     _prometheus("label/<name>/values", "prom_values", _LABEL, _MATCH),

@@ -107,8 +107,8 @@ class SshSettings:
     """How a node is reached and acted on. None and empty: the default, or what ~/.ssh/config says.
 
     `program` is the runtime's command, `commands` replaces what an action runs (an argument list; no shell),
-    `environment`, `directory` and `log_file` are those of the commands. These four may hold {node_id},
-    {hostname} and {port}. Times are seconds.
+    `environment`, `directory` and `log_file` are those of the commands. These, and `lock_directory`, may hold
+    {node_id}, {hostname} and {port}. Times are seconds.
     """
 
     host: str | None = setting(
@@ -128,6 +128,15 @@ class SshSettings:
     agent: bool = setting(True, table.BOOLEAN, "whether the keys of an SSH agent are tried")
     connect_timeout: float = setting(5.0, table.duration(0.1, 120), "time until the log-in is done")
     command_timeout: float = setting(60.0, table.duration(1, 3600), "time a command has")
+    start_timeout: float = setting(
+        120.0, table.duration(1, 3600), "time a restarted runtime has until it listens"
+    )
+    lock_directory: str | None = setting(
+        None,
+        _TEMPLATE,
+        "where a node keeps the lock of its action and the outcome; nobody but the user may write there",
+        shown="`~/.clio/control`",
+    )
     program: str | None = setting(
         None, _TEMPLATE, "the runtime's command", shown="`clio_run`, else `chimaera`, from the `PATH`"
     )

@@ -72,7 +72,7 @@ class Setup:
         self.node = f"127.0.0.1:{free_base_port()}"
         self.defaults: dict[str, Any] = {
             "port": sshd.port, "key_file": str(key), "agent": False, "connect_timeout": "3s",
-            "config_file": str(home / "no-config"),
+            "config_file": str(home / "no-config"), "start_timeout": "1s",
         }  # fmt: skip
 
     def act(
@@ -117,6 +117,7 @@ def setup(
 def test_success(setup: Setup) -> None:
     status, document, _ = setup.act()
     assert status == 200
+    assert len(document.pop("id")) == 16
     assert document == {"success": True, "returncode": 0, "stdout": "stopped\n", "stderr": "careful\n"}
     known = setup.home / ".local/state/clio-control-api/known_hosts"
     assert known.read_text().startswith("[127.0.0.1]:")
