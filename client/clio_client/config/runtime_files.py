@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clio_client.background import BackgroundRead
+from clio_client.config import in_common
 from clio_client.config.errors import ConfigError
 from clio_client.config.known_keys import publishable
 from clio_client.config.runtime_conf import RuntimeConfig, find_runtime_config, flatten, load_runtime_config
@@ -30,6 +30,7 @@ class ConfigFile:
         mtime: Unix time of its last change; None when it cannot be read.
         config: None when it cannot be used; ``error`` then says why.
         entries: its values by path, as far as they may be shown (`known_keys`).
+        digest: of what it ought to have in common with other nodes' files (`in_common`); "" without a config.
     """
 
     member: Member | None
@@ -38,12 +39,7 @@ class ConfigFile:
     config: RuntimeConfig | None
     error: ConfigError | None = None
     entries: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the values, in hexadecimal; layout and comments do not count."""
-        text = "".join(f"{path}\0{value}\0" for path, value in sorted(self.entries))
-        return hashlib.sha256(text.encode(errors="replace")).hexdigest()
+    digest: str = ""
 
 
 class RuntimeConfigFiles:
@@ -118,4 +114,5 @@ class RuntimeConfigFiles:
         except ConfigError as error:
             return ConfigFile(None, path, mtime, None, error)
         entries = tuple(flatten(publishable(config.document)))
-        return ConfigFile(None, path, mtime, config, entries=entries)
+        digest = in_common.digest(entries, self._settings.runtime_config_own)
+        return ConfigFile(None, path, mtime, config, entries=entries, digest=digest)

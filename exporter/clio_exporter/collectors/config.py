@@ -25,7 +25,8 @@ INFO = Family(
 DIGEST = Family(
     "clio_config_digest_info",
     Kind.INFO,
-    "SHA-256 of the configuration's values: differs where configurations differ in anything but layout.",
+    "SHA-256 of what the nodes of a cluster ought to have in common: the configuration's values without "
+    "each node's own (paths of files, ports, what the settings name).",
     _FILE,
     ("sha256",),
     Scope.CLUSTER,

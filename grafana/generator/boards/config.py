@@ -52,8 +52,8 @@ def _totals() -> list[Tile]:
         ),
         number(
             "Different files",
-            "Different contents among the configuration files of a cluster, the most of any cluster "
-            "(clio_config_digest_info). 1 means all nodes read the same.",
+            "Different contents among the configuration files of a cluster, the most of any cluster, without what is "
+            "each node's own (clio_config_digest_info). 1 means all nodes are configured alike.",
             f"max(count by (cluster) (count by (cluster, sha256) (clio_config_digest_info{{{CLUSTER}}})))",
             band=thresholds.SEVERAL_FILES,
             width=5,

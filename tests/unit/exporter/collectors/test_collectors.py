@@ -524,8 +524,8 @@ def test_the_digest_tells_configurations_apart_but_not_layouts(tmp_path: Path) -
         (value,) = [dict(labels)["sha256"] for n, labels in found if n == "clio_config_digest_info"]
         return value
 
-    assert digest("networking:\n  port: 9413\n") == digest("# note\nnetworking: {port: 9413}\n")
-    assert digest("networking:\n  port: 9413\n") != digest("networking:\n  port: 9423\n")
+    assert digest("runtime:\n  num_threads: 2\n") == digest("# note\nruntime: {num_threads: 2}\n")
+    assert digest("runtime:\n  num_threads: 2\n") != digest("runtime:\n  num_threads: 3\n")
 
 
 def test_a_pool_that_is_composed_tells_its_routing(tmp_path: Path) -> None:
