@@ -27,7 +27,8 @@ $(STAMP): pyproject.toml constraints.txt
 system-packages: ## Install the system packages the tests use (as root; otherwise say which line to run)
 	@sh scripts/bootstrap.sh packages test
 
-demo: setup ## Start a real 4-node runtime on this machine with traffic and the exporter; Ctrl-C stops all of it
+demo: setup ## Start a real 4-node runtime with traffic, exporter, Prometheus and Grafana; Ctrl-C stops all of it
+	@sh scripts/bootstrap.sh packages demo
 	@$(BIN)/clio-exporter demo $(DEMO_ARGS)
 
 test: setup system-packages ## Run the whole test suite

@@ -32,13 +32,15 @@ class ControlApiComponent:
 
     name = "control API"
 
-    def __init__(self, cluster: LocalCluster, state: State, interrupt: threading.Event) -> None:
+    def __init__(
+        self, cluster: LocalCluster, state: State, interrupt: threading.Event, port: int = PORT
+    ) -> None:
         self._cluster = cluster
         self._state = state
         self._interrupt = interrupt
         self._directory = cluster.root / "control-api"
         self._children: list[ChildProcess] = []
-        self.port = PORT
+        self.port = port
         self.log_path = self._directory / "control-api.log"
 
     @property
@@ -58,9 +60,6 @@ class ControlApiComponent:
     def start(self, progress: Callable[[str], None]) -> None:
         """Start both and wait until the API answers."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.port = next((p for p in range(PORT, PORT + 10) if is_free(p, "127.0.0.1")), 0)
-        if not self.port:
-            raise DemoError(f"ports {PORT} to {PORT + 9} are all in use: stop what uses one of them")
         progress(f"starting the control API on 127.0.0.1:{self.port}")
         ssh_port = self._start_sshd(progress)
         settings = self._directory / "control-api.yaml"

@@ -15,6 +15,7 @@ from clio_exporter.kit.rules.options import Options
 from clio_exporter.kit.rules.tables import FILES
 from clio_exporter.kit.rules.thresholds import THRESHOLDS, promql, words
 
+MADE: Final = "Made by `make rules` from exporter/clio_exporter/kit/rules: change it there."
 _WIDTH: Final = 120
 _PLACEHOLDER: Final = re.compile(r"\[\[(\w+)(?:\|(\w+))?\]\]")
 _WINDOW: Final = re.compile(r"(\[|\boffset |:)(\d+)(ms|[smhd])(?=[\]:\s)])")
@@ -34,8 +35,8 @@ _DASHBOARD_OF: Final = {
 }
 
 
-def render(options: Options | None = None) -> dict[str, str]:
-    """Every rule file by name, as text.
+def render(options: Options | None = None, made: str = MADE) -> dict[str, str]:
+    """Every rule file by name, as text; `made` is its first line, and says by what.
 
     Raises ValueError when the options name alerts that are not there.
     """
@@ -43,7 +44,7 @@ def render(options: Options | None = None) -> dict[str, str]:
     known = {alert.name for alert in alerts()}
     if unknown := (set(options.waits) | options.without) - known:
         raise ValueError(f"there is no alert {', '.join(sorted(unknown))}")
-    return {file.name: _file(file, options) for file in FILES}
+    return {file.name: _file(file, options, made) for file in FILES}
 
 
 def alerts() -> Iterator[Alert]:
@@ -92,8 +93,7 @@ def _rules() -> Iterator[Recording | Alert]:
     return (rule for file in FILES for group in file.groups for rule in group.rules)
 
 
-def _file(file: RuleFile, options: Options) -> str:
-    made = "Made by `make rules` from exporter/clio_exporter/kit/rules: change it there."
+def _file(file: RuleFile, options: Options, made: str) -> str:
     head = f"{made}\n\n{file.about.strip()}"
     groups = "\n".join(_group(group, options) for group in file.groups)
     return f"{_comment(head)}groups:\n{groups}"
