@@ -8,6 +8,7 @@ from pathlib import Path
 from clio_client.config import table
 from clio_client.config.settings import CLUSTER, RUNTIME
 from clio_client.config.table import Kind, Setting
+from clio_exporter.collectors import COLLECTORS
 from clio_exporter.settings import COLLECTOR, NAMES, PROBE, Settings, load_settings
 from clio_web import logs
 from clio_web.options import WebOptions
@@ -57,13 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     table.add_arguments(parser.add_argument_group("cluster"), (FILE, *CLUSTER))
     table.add_arguments(parser.add_argument_group("runtime"), RUNTIME)
     collectors = parser.add_argument_group("collectors")
-    for name in NAMES:
+    for collector in COLLECTORS:
         collectors.add_argument(
-            f"--collector.{name}",
-            dest=f"collector_{name}",
+            f"--collector.{collector.name}",
+            dest=f"collector_{collector.name}",
             action=argparse.BooleanOptionalAction,
             default=None,
-            help=f"switch the {name} collector on or off",
+            help=f"switch the {collector.name} collector on or off "
+            f"({'on' if collector.on_by_default else 'off'} by default)",
         )
     table.add_arguments(collectors, COLLECTOR)
 

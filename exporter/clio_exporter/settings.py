@@ -18,6 +18,7 @@ from clio_client.config.table import Kind, setting, table_of
 from clio_exporter.collectors import COLLECTORS
 
 NAMES = tuple(collector.name for collector in COLLECTORS)
+_ON = frozenset(collector.name for collector in COLLECTORS if collector.on_by_default)
 
 
 def _names(value: Field) -> frozenset[str]:
@@ -26,10 +27,14 @@ def _names(value: Field) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class CollectorSettings:
-    """Which collectors run and how. `enabled` None: all but the disabled ones."""
+    """Which collectors run and how. `enabled` None: those that are on by default and the `added` ones."""
 
     enabled: frozenset[str] | None = setting(
-        None, Kind(_names, choices=NAMES), "only these", flag=False, shown="all"
+        None, Kind(_names, choices=NAMES), "only these", flag=False,
+        shown=f"all but {', '.join(name for name in NAMES if name not in _ON)}",
+    )  # fmt: skip
+    added: frozenset[str] = setting(
+        frozenset(), Kind(_names), "besides those that are on by default, these", flag=False, shown="none"
     )
     disabled: frozenset[str] = setting(frozenset(), Kind(_names), "all but these", flag=False, shown="none")
     pool_interval_seconds: float = setting(
@@ -43,16 +48,15 @@ class CollectorSettings:
 
     def is_enabled(self, name: str) -> bool:
         """Whether the collector `name` runs."""
-        return name not in self.disabled and (self.enabled is None or name in self.enabled)
+        wanted = _ON | self.added if self.enabled is None else self.enabled | self.added
+        return name in wanted - self.disabled
 
     def switched(self, on: Mapping[str, bool]) -> CollectorSettings:
         """These settings with collectors switched on (True) or off."""
         wanted = {name for name, value in on.items() if value}
         unwanted = on.keys() - wanted
         return replace(
-            self,
-            enabled=None if self.enabled is None else (self.enabled | wanted) - unwanted,
-            disabled=(self.disabled | unwanted) - wanted,
+            self, added=(self.added | wanted) - unwanted, disabled=(self.disabled | unwanted) - wanted
         )
 
 
@@ -99,10 +103,10 @@ def parse_settings(text: str, path: Path) -> Settings:
     common = client.client_settings(sections, path)
     fields = table.fields_of(COLLECTOR, sections.get("collectors"))
     collectors = table.updated(CollectorSettings(), COLLECTOR, fields)
-    both = collectors.disabled & (collectors.enabled or frozenset())
-    if both:
-        raise fields["disabled"].error(
-            f"and enabled both name {', '.join(sorted(both))}", "Name a collector in one of the two"
-        )
+    for name, named in (("enabled", collectors.enabled or frozenset()), ("added", collectors.added)):
+        if both := collectors.disabled & named:
+            raise fields["disabled"].error(
+                f"and {name} both name {', '.join(sorted(both))}", "Name a collector in one of the two"
+            )
     probe = table.updated(ProbeSettings(), PROBE, table.fields_of(PROBE, sections.get("probe")))
     return Settings(common.clusters, common.runtime, path, collectors, probe)

@@ -80,7 +80,7 @@ def shape(scrape: NodeScrape, index: int) -> set[Series]:
     for name, labels in scrape.of_node(index):
         if name.startswith("clio_worker_"):
             kept.add((name, frozenset(pair for pair in labels if pair[0] != "worker_id")))
-        elif not name.startswith("clio_method_"):
+        elif not name.startswith(("clio_method_", "clio_pool_cost_")):
             kept.add((name, labels))
     return kept
 

@@ -41,7 +41,7 @@ FAMILIES = {
     b"clio_worker_running": WORKERS,
     b"clio_worker_tasks_processed_total": WORKERS,
     b"clio_bdev_capacity_bytes": BDEVS,
-    b"clio_bdev_read_bytes_total": BDEVS,
+    b"clio_bdev_read_bytes_total": 1,  # of the file: memory is not counted
     b"clio_node_cpu_utilization_ratio": 1,
     b"clio_node_memory_available_bytes": 1,
     b"clio_cte_blobs": 1,
