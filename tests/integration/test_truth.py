@@ -414,7 +414,7 @@ def test_every_field_of_every_node_at_rest(
         everything = scrape.value("clio_node_probe_duration_seconds", node_id=str(node.index))
         one = scrape.value("clio_node_round_trip_seconds", node_id=str(node.index))
         assert 0 < one < everything < 10
-        # The workers, what is new of the ring, the list of pools, the statistics of five pools: eight in each.
+        # The workers, what is new of the ring, the list of pools, the statistics of five: eight in each.
         assert scrape.value("clio_node_questions_total", node_id=str(node.index)) > 8
         assert scrape.value("clio_collector_success", collector="node") == 1
         names = {name for name, _ in scrape.of_node(node.index)}

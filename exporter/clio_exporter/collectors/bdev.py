@@ -17,8 +17,8 @@ BDEV_TYPES: Final = {0: "file", 1: "ram", 2: "hbm", 3: "pinned", 4: "noop"}
 """Device types by number, in the order of the runtime's configuration; others keep their number."""
 
 MEMORY_TYPES: Final = frozenset({1, 2, 3})
-"""Devices whose reads and writes go past the runtime's counters: of a RAM tier in use all four stay 0, while its
-free bytes move (seen with 2.3.2)."""
+"""Devices whose reads and writes go past the runtime's counters: of a RAM tier in use all four stay 0,
+while its free bytes move (seen with 2.3.2)."""
 
 TTL_UNKNOWN_DAYS: Final = 999999
 """What a runtime reports when it predicts no end of life (wire protocol, section 5)."""
