@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from clio_exporter.kit import sources
+from clio_exporter.kit import search, sources
 
 HOME: Final = "clio-topology"
 SEARCH_UID: Final = "clio-node-search"
@@ -60,21 +60,41 @@ def dashboards(options: GrafanaOptions) -> dict[str, str]:
 
 def adapted(board: Mapping[str, Any], options: GrafanaOptions) -> dict[str, Any]:
     """A dashboard made for these names."""
-    variables = [_variable(dict(each), options) for each in board["templating"]["list"]]
+    variables = [dict(each) for each in board["templating"]["list"]]
+    if options.datasource is not None:
+        variables = [_reading(each, options.datasource) for each in variables]
+    if options.control_api is not None:
+        variables = [_acting(each, options.control_api.rstrip("/")) for each in variables]
+    else:
+        # Nothing can be asked of it: the search has to do without that data source.
+        variables = [_alone(each) for each in variables if each["name"] != "search_source"]
     return {**board, "templating": {**board["templating"], "list": variables}}
 
 
-def _variable(variable: dict[str, Any], options: GrafanaOptions) -> dict[str, Any]:
-    if variable["name"] == "datasource" and options.datasource is not None:
-        name = options.datasource
-        return {
-            **variable,
-            "regex": f"/^{re.escape(name)}$/",
-            "current": {"selected": True, "text": name, "value": name},
-        }
-    if variable["name"] == "control_api" and options.control_api is not None:
-        url = options.control_api.rstrip("/")
-        return {**variable, "query": url, "current": {"selected": True, "text": url, "value": url}}
+def _reading(variable: dict[str, Any], datasource: str) -> dict[str, Any]:
+    """The choice of a data source, with this one only."""
+    if variable["name"] != "datasource":
+        return variable
+    current = {"selected": True, "text": datasource, "value": datasource}
+    return {**variable, "regex": f"/^{re.escape(datasource)}$/", "current": current}
+
+
+def _acting(variable: dict[str, Any], url: str) -> dict[str, Any]:
+    """The address that links to restart and shutdown begin with: a constant, which no link can change."""
+    if variable["name"] != "control_api":
+        return variable
+    return {**variable, "query": url, "current": {"selected": True, "text": url, "value": url}}
+
+
+def _alone(variable: dict[str, Any]) -> dict[str, Any]:
+    """As it is on a page whose control API, if there is one, only its reader knows."""
+    if variable["name"] == "search":
+        return {**variable, "description": search.DESCRIPTION}
+    if variable["name"] == "match":
+        return search.variable(variable, 'cluster=~"$cluster"')
+    if variable["name"] == "control_api":
+        about = "Where clio-control-api answers your browser: restart and shutdown lead there."
+        return {**variable, "type": "textbox", "hide": 0, "description": about}
     return variable
 
 

@@ -347,7 +347,7 @@ def test_every_variable_in_a_query_exists() -> None:
 def test_the_search_falls_back_to_all_nodes() -> None:
     (match,) = [v for v in boards.variables("clio-topology") if v["name"] == "match"]
     assert match["current"]["value"] == ".*"
-    assert match["datasource"]["uid"] == NODE_SEARCH
+    assert match["datasource"]["uid"] == "${search_source}"
     assert not match.get("multi"), "the value is a regular expression and must not be escaped"
     assert not match.get("includeAll")
 
@@ -371,6 +371,9 @@ def test_provisioned_data_sources() -> None:
     pattern, flags = re.fullmatch(r"/(.*)/(i?)", chooser["regex"]).groups()  # type: ignore[union-attr]
     offered = [s["name"] for s in sources.values() if re.search(pattern, s["name"], re.I if flags else 0)]
     assert offered == [sources["clio-prometheus"]["name"]]
+    (chooser,) = [v for v in boards.variables("clio-topology") if v["name"] == "search_source"]
+    assert chooser["regex"] == "/node search/i"
+    assert "node search" in sources[NODE_SEARCH]["name"]
 
 
 def test_provisioned_dashboards() -> None:
