@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 import uuid
+from datetime import datetime, timezone
 from functools import partial
 from typing import Any, Final
 
@@ -23,6 +24,9 @@ from clio_control_api.admission import WrongNodeError, identify
 from clio_control_api.api import Reads
 from clio_control_api.errors import ApiError, BadRequest, NotFound, Unauthorized, Unavailable
 from clio_control_api.openapi import document
+from clio_control_api.operations.api import OperationApi
+from clio_control_api.operations.pages import OperationPages
+from clio_control_api.operations.stream import Listeners
 from clio_control_api.pages import error_page, log_in_redirect, page_views
 from clio_control_api.principals import Identity, OutOfScopeError, require_action_on
 from clio_control_api.promapi import PromError
@@ -52,11 +56,19 @@ def create_app(services: Services) -> Flask:
         services.settings, services.tokens, ROUTES, partial(_audit_refusal, services)
     )
     access_control.install(app)
+    app.add_template_filter(_utc, "utc")
     app.extensions["dashboard_url"] = services.settings.dashboard_url
-    api, pages = _Api(services), page_views(services, access_control)
+    pages = page_views(services, access_control)
+    listeners = Listeners(services.operations, services.settings.limits.max_listeners)
+    owners = {
+        "api": _Api(services),
+        "pages": pages,
+        "operations": OperationApi(services, listeners),
+        "operation_pages": OperationPages(services, listeners, pages),
+    }
     for route in ROUTES:
-        owner = pages if route.view.startswith("pages.") else api
-        view = partial(getattr(owner, route.view.removeprefix("pages.")), **route.arguments)
+        owner, _, name = route.view.rpartition(".")
+        view = partial(getattr(owners[owner or "api"], name), **route.arguments)
         app.add_url_rule(
             route.path, route.endpoint, view, methods=[*route.methods, "OPTIONS"],
             provide_automatic_options=False,
@@ -117,6 +129,7 @@ class _Api:
         member = self._clusters.current_member(self._cluster(), node_id)
         require_action_on(g.identity, member)
         before = identify(self._services.queries, member, _parameter("hostname"))
+        self._services.operations.check_free(member)
         plan = plan_for(self._services, member)
         identity: Identity = g.identity
         started = self._services.runner.start(
@@ -208,7 +221,7 @@ def wait_seconds(text: str | None, action: str) -> float:
 
 def wants_html() -> bool:
     """Whether the answer is for a person's browser."""
-    return request.path.startswith("/nodes/") or request.path in ("/login", "/logout")
+    return request.path.startswith(("/nodes/", "/operations")) or request.path in ("/", "/login", "/logout")
 
 
 def _parameter(name: str) -> str | None:
@@ -226,6 +239,10 @@ def _time(text: str | None) -> float:
     except ValueError:
         found = time.time()
     return found if 0 <= found < 1e12 else time.time()
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _natural(text: str) -> tuple[int, int, str]:

@@ -27,6 +27,9 @@ from clio_control_api.app import create_app
 from clio_control_api.audit import AuditLog
 from clio_control_api.clusters import Clusters
 from clio_control_api.metrics import Metrics
+from clio_control_api.operations.runner import OperationRunner
+from clio_control_api.operations.store import OperationStore
+from clio_control_api.operations.world import RealWorld
 from clio_control_api.origins import is_loopback
 from clio_control_api.pages import configure_sessions
 from clio_control_api.performer import Performer
@@ -113,7 +116,14 @@ def application(settings: Settings, env: Mapping[str, str], home: Path) -> Itera
         metrics = Metrics()
         audit = AuditLog(settings.audit_path)
         runner = ActionRunner(Performer(queries), audit, metrics, max_actions=settings.limits.max_actions)
-        services = Services(settings, tokens, queries, clusters, runner, audit, metrics)
+        operations = OperationRunner(
+            RealWorld(settings, clusters, queries, runner),
+            OperationStore(settings.state_dir / "operations"),
+            audit,
+            metrics,
+            resume_within=settings.resume_within,
+        )
+        services = Services(settings, tokens, queries, clusters, runner, audit, metrics, operations)
         app = create_app(services)
         configure_sessions(app, secure)
         if settings.proxy_hops:
@@ -136,8 +146,10 @@ def application(settings: Settings, env: Mapping[str, str], home: Path) -> Itera
             product=f"clio-control-api/{__version__}",
         )
         try:
+            operations.restore()
             yield Application(services, server, app, tuple(_warnings(settings, tokens)))
         finally:
+            operations.close()
             runner.close()
     finally:
         queries.close()

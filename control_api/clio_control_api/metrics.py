@@ -15,6 +15,9 @@ OUTCOMES = ("success", "failure", "unreachable", "timeout", "not_up", "conflict"
 runtime came up; conflict: another was under way; unknown: a restart whose end could not be learnt; error:
 ours."""
 
+OPERATION_OUTCOMES = ("succeeded", "failed", "aborted", "interrupted")
+"""What can come of an operation; interrupted: the service was not there to go on with it."""
+
 _BUCKETS = (0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300)
 
 
@@ -43,6 +46,17 @@ class Metrics:
             registry=self.registry,
         )
         self.running = Gauge("clio_control_actions_running", "Actions under way now.", registry=self.registry)
+        self.operations = Counter(
+            "clio_control_operations",
+            "Rolling restarts and shutdowns that have ended, by outcome.",
+            ("action", "outcome"),
+            registry=self.registry,
+        )
+        self.operations_running = Gauge(
+            "clio_control_operations_running",
+            "Rolling restarts and shutdowns that have not ended.",
+            registry=self.registry,
+        )
         self.build_info = Gauge(
             "clio_control_api_build_info",
             "1, with the version of the control API and of Python.",
@@ -56,6 +70,8 @@ class Metrics:
             self.duration.labels(action)
             for outcome in OUTCOMES:
                 self.actions.labels(action, outcome)
+            for outcome in OPERATION_OUTCOMES:
+                self.operations.labels(action, outcome)
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Exposition text and its content type, in the format that `accept` asks for."""

@@ -32,7 +32,13 @@ PAGE_WAIT_S: Final = 90.0
 """How long the page waits for a restarted runtime; modules can take a minute while a peer is down."""
 
 _LOOK_S: Final = 0.5
-_NEXT = re.compile(r"/nodes/[0-9]{1,9}/(?:restart|shutdown)(?:\?[A-Za-z0-9_.~%&=+-]{0,1024})?", re.ASCII)
+_NEXT = re.compile(
+    r"/(?:nodes/[0-9]{1,9}/(?:restart|shutdown)|operations(?:/(?:restart|shutdown|[0-9a-f]{16}))?)?"
+    r"(?:\?[A-Za-z0-9_.~%&=+,-]{0,1024})?",
+    re.ASCII,
+)
+"""Pages that a log-in may lead to."""
+
 _STYLE: Final = (Path(__file__).parent / "pages.css").read_bytes()
 _LOGIN_LIFETIME: Final = timedelta(hours=8)
 _TEXT = {
@@ -41,7 +47,7 @@ _TEXT = {
 }
 
 
-def page_views(services: Services, access_control: AccessControl) -> object:
+def page_views(services: Services, access_control: AccessControl) -> _Pages:
     """The views of the pages, as methods of the names that the table of routes has."""
     return _Pages(services, access_control)
 
@@ -69,11 +75,17 @@ class _Pages:
         answer.headers["Cache-Control"] = "max-age=3600"
         return answer
 
+    def index(self) -> str:
+        return render_template(
+            "index.html", clusters=self._services.clusters.names, dashboard=self._settings.dashboard_url,
+            **self.page_values(),
+        )  # fmt: skip
+
     def log_in_form(self) -> str:
         return self._log_in_page("")
 
     def log_in(self) -> Any:
-        self._check_form()
+        self.check_form()
         try:
             identity = self._access_control.identity_of(request.form.get("token", "").strip())
         except Unauthorized as error:
@@ -86,7 +98,7 @@ class _Pages:
         return redirect(_safe_next(request.form.get("next")) or "/login", 303)
 
     def log_out(self) -> Any:
-        self._check_form()
+        self.check_form()
         session.clear()
         return redirect("/login", 303)
 
@@ -105,13 +117,14 @@ class _Pages:
         )
 
     def act(self, node_id: str, action: str) -> Any:
-        self._check_form()
+        self.check_form()
         member = self._member(node_id, for_action=True)
         require_action_on(g.identity, member)
         plan = self._plan(member)
         before = identify(self._services.queries, member, self._hostname())
         identity: Identity = g.identity
         runner = self._services.runner
+        self._services.operations.check_free(member)
         try:
             started = runner.start(
                 action, plan, before, actor=identity.name, role=identity.role.name.lower(),
@@ -163,9 +176,14 @@ class _Pages:
             "member": member, "ssh": ssh, "command": plan.describe(action),
             "alive": answer.ok, "problem": "" if answer.error is None else str(answer.error),
             "leader": bool((answer.document or {}).get("is_leader", False)),
+            "hostname": self._hostname(), "max_reason": MAX_REASON, **self.page_values(),
+        }  # fmt: skip
+
+    def page_values(self) -> dict[str, Any]:
+        """What every template uses."""
+        return {
             "csrf": csrf_token(), "identity": g.identity, "tokens": self._services.tokens.configured,
-            "back": self._back(), "back_value": request.values.get("back", ""), "hostname": self._hostname(),
-            "max_reason": MAX_REASON,
+            "back": self._back(), "back_value": request.values.get("back", ""),
         }  # fmt: skip
 
     def _back(self) -> str | None:
@@ -193,7 +211,7 @@ class _Pages:
         path = f"/nodes/{member.node_id}/{action}" + (f"/{action_id}" if action_id else "")
         return path + (f"?{urlencode(query)}" if query else "")
 
-    def _check_form(self) -> None:
+    def check_form(self) -> None:
         """Only forms that a page of this session showed."""
         sent, own = request.form.get("csrf", ""), session.get("csrf", "")
         if not own or not hmac.compare_digest(sent.encode(), own.encode()):

@@ -10,6 +10,7 @@ from clio_control_api.audit import AuditLog
 from clio_control_api.clusters import Clusters
 from clio_control_api.metrics import Metrics
 from clio_control_api.node_script import NodePlan
+from clio_control_api.operations.runner import OperationRunner
 from clio_control_api.queries import NodeQueries
 from clio_control_api.settings import Settings
 from clio_control_api.tokens import TokenStore
@@ -26,6 +27,7 @@ class Services:
     runner: ActionRunner
     audit: AuditLog
     metrics: Metrics
+    operations: OperationRunner
 
 
 def plan_for(services: Services, member: Member) -> NodePlan:

@@ -177,6 +177,9 @@ class Limits:
     max_actions: int = setting(16, _COUNT, "actions under way at once")
     max_body_bytes: int = setting(8192, _COUNT, "size of a request's body")
     max_url_bytes: int = setting(16384, _COUNT, "size of a request's address")
+    max_listeners: int = setting(
+        16, table.integer(1, 64), "who may follow operations live at once; each holds one of 96 threads"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +228,13 @@ class Settings:
     )
     limits: Limits = setting(
         Limits(), Kind(_limits), "requests a client may make", shown="see below", **_FILE_ONLY
+    )
+    prometheus_url: str | None = setting(None, _URL, "Prometheus whose alerts stop an operation", flag=False)
+    resume_within: float = setting(
+        600.0,
+        table.duration(0, 86400),
+        "an operation goes on by itself when the service was away no longer than this",
+        flag=False,
     )
     log_level: str = setting("info", table.choice(*logs.LEVELS), "what is logged")
     log_format: str = setting("logfmt", table.choice(*logs.FORMATS), "how it is written")

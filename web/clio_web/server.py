@@ -167,6 +167,8 @@ def _cut(sock: socket.socket) -> None:
 class _Request(HTTPRequest):  # type: ignore[misc,unused-ignore]
     """One request, with its deadlines and a strict Content-Length."""
 
+    endless = False
+
     def read_request_headers(self) -> bool:
         """Read the head; refuse a length that is not a plain number (request smuggling)."""
         if not super().read_request_headers():  # type: ignore[no-untyped-call,unused-ignore]
@@ -211,6 +213,16 @@ class _Request(HTTPRequest):  # type: ignore[misc,unused-ignore]
             # No endpoint reads a body, so what follows it on this connection could be anything.
             self.close_connection = True
         super().send_headers()
+        self.endless = any(
+            name.lower() == b"content-type" and value.startswith(b"text/event-stream")
+            for name, value in self.outheaders
+        )
+
+    def write(self, chunk: bytes) -> None:
+        """Send a part of the answer; of a stream of events each part must be taken in time."""
+        if self.endless:
+            self.server.watchdog.set(self.conn, self.server.limits.write_timeout)
+        super().write(chunk)
 
 
 class _Connection(HTTPConnection):  # type: ignore[misc,unused-ignore]
