@@ -8,6 +8,8 @@ VENV ?= .venv
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 SOAK_SECONDS ?= 600
+# Processes that share the tests. Most tests wait for real parts, so more than there are processors.
+WORKERS ?= 4
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.clio-exporter-installed
@@ -35,7 +37,7 @@ test: setup system-packages ## Run the whole test suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-fast: setup ## Run the unit tests only
-	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/unit -n $(WORKERS) $(PYTEST_ARGS)
 
 lint: setup ## Check style, formatting and types
 	$(BIN)/ruff check .

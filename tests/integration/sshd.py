@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import socket
 import time
 from pathlib import Path
 
@@ -11,14 +10,9 @@ import psutil
 
 from clio_lab import sshd
 from clio_lab.sshd import make_key
+from tests.ports import free_port
 
 __all__ = ["Sshd", "free_port", "make_key"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Sshd:

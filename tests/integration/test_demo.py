@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ import pytest
 
 from clio_lab.demo.ports import find_base_port
 from tests.integration.leftovers import leftovers
+from tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 
@@ -96,14 +96,6 @@ class Demo:
 
     def left(self) -> list[str]:
         return leftovers(self.user, self.base_port, self.nodes)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        assert isinstance(port, int)
-        return port
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ import clio_client
 from clio_client.config.settings import load_settings
 from clio_control_api.settings import load
 from tests.paths import ROOT
+from tests.ports import closed_port
 
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((ROOT / "contrib" / "systemd").glob("*.service"))
@@ -197,9 +198,8 @@ def test_health_check_of_the_exporter(
 
 
 def test_health_check_of_the_exporter_when_nothing_listens() -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        done = check("healthcheck.py", CLIO_HEALTH_URL=f"http://127.0.0.1:{closed.getsockname()[1]}/")
+    with closed_port() as port:
+        done = check("healthcheck.py", CLIO_HEALTH_URL=f"http://127.0.0.1:{port}/")
     assert done.returncode == 1
     assert "refused" in done.stderr
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from clio_control_api.principals import Role
 from clio_control_api.routes import ROUTES
 from clio_control_api.tokens import new_token
 from clio_lab.simulator.process import SimulatorProcess
+from tests.ports import closed_port
 from tests.unit.control_api.support import TOKENS, Api, control_api, write_tokens
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -72,11 +72,11 @@ def expected(methods: str, role: str, method: str, caller: str) -> set[int]:
 
 @pytest.fixture
 def strict(tmp_path: Path, simulator: SimulatorProcess, hosts: str) -> Api:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = probe.getsockname()[1]
     limits = {"failed_logins_per_minute": 100_000, "actions_per_minute": 100_000}
-    with control_api(tmp_path, hosts, tokens=True, ssh={"port": free}, limits=limits) as built:
+    with (
+        closed_port() as port,
+        control_api(tmp_path, hosts, tokens=True, ssh={"port": port}, limits=limits) as built,
+    ):
         yield built
 
 

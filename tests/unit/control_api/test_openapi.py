@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from schemathesis.checks import not_a_server_error, positive_data_acceptance
 
 from clio_control_api.openapi import document
 from clio_lab.simulator.process import SimulatorProcess
+from tests.ports import closed_port
 from tests.unit.control_api.support import TOKENS, Api, control_api
 
 EXAMPLES = 12
@@ -27,12 +27,12 @@ def described(
     """Node 4 is down; SSH is refused, so that an action fails at once."""
     process, hosts = _simulated
     process.set_fault(4, "refused")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        closed = probe.getsockname()[1]
     limits = {"actions_per_minute": 1_000_000, "failed_logins_per_minute": 1_000_000}
     home: Path = tmp_path_factory.mktemp("described")
-    with control_api(home, hosts, tokens=True, ssh={"port": closed}, limits=limits) as built:
+    with (
+        closed_port() as port,
+        control_api(home, hosts, tokens=True, ssh={"port": port}, limits=limits) as built,
+    ):
         yield built
     process.clear()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.unit.grafana import boards
 from tests.unit.grafana.boards import expand, promql_of_variable
 
@@ -23,12 +23,6 @@ pytest.importorskip("control_api", reason="the control API is not part of this t
 
 HOSTS = [f"node{index:02d}.example" for index in range(22)] + ["gpu-a.example", "10.7.0.9"]
 START_SECONDS = 60.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def get(url: str) -> tuple[int, dict[str, object]]:
