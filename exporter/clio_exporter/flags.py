@@ -39,6 +39,25 @@ WEB = (
         "scrapes in progress at once; 503 beyond, 0 for no limit", flag="--web.max-requests",
     ),
     Setting(
+        "max_connections_per_address", table.integer(1, 512), _WEB.max_connections_per_address,
+        "connections of one client address at once", flag="--web.max-connections-per-address",
+        more="Beyond, the one of them that has been idle longest is closed. Of 512 in all, half: what some "
+        "forty browsers behind one NAT or proxy keep open.",
+    ),
+    Setting(
+        "enable_lifecycle", table.BOOLEAN, _WEB.enable_lifecycle,
+        "allow a reload by POST to /-/reload", flag="--web.enable-lifecycle",
+        more="SIGHUP reloads in any case.",
+    ),
+    Setting(
+        "allowed_hosts",
+        Kind(lambda value: tuple(i.text().lower() for i in value.sequence()), "HOST", action="append"),
+        _WEB.allowed_hosts, "name by which this service is asked, may be repeated; others are refused",
+        flag="--web.allowed-host", shown="any",
+        more="Addresses and localhost are always allowed. Keeps out web pages whose name is made to lead "
+        "here (DNS rebinding).",
+    ),
+    Setting(
         "scrape_timeout", table.duration(0.001, 86400), _WEB.scrape_timeout,
         "deadline of a scrape that comes without Prometheus's timeout header", flag="--web.scrape-timeout",
     ),

@@ -431,13 +431,13 @@ LAST_RELOAD = "clio_exporter_config_last_reload_successful"
 def test_a_broken_reload_keeps_the_old_settings(how: str, simulated: Simulated, tmp_path: Path) -> None:
     first, second = simulated.targets[:2]
     path = write(tmp_path / "settings.yml", settings(first))
-    with ExporterProcess(tmp_path, f"--config.file={path}") as exporter:
+    with ExporterProcess(tmp_path, f"--config.file={path}", "--web.enable-lifecycle") as exporter:
 
         def reload(status: int) -> str:
             if how == "post":
                 answer = exporter.get("/-/reload", method="POST")
                 assert answer.status == status
-                return answer.text
+                return exporter.log
             exporter.signal(signal.SIGHUP)
             wanted = 0 if status == 500 else 1
             eventually("the signal had its effect", lambda: exporter.scrape().value(LAST_RELOAD) == wanted)

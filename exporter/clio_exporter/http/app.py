@@ -25,6 +25,7 @@ from clio_exporter.http.negotiate import (
     probe_target,
     scrape_timeout,
 )
+from clio_exporter.http.origins import foreign_request, host_allowed
 from clio_exporter.http.service import Exposition, MetricsService, UnknownTarget
 from clio_exporter.telemetry import Telemetry
 from clio_web.body import gzip_stream, reblock
@@ -126,12 +127,18 @@ def create_app(service: MetricsService, options: WebOptions, telemetry: Telemetr
         return _text("clio-exporter is not ready yet.\n", 503)
 
     def reload() -> Response:
+        if not options.enable_lifecycle:
+            return _text("reload by HTTP is off; start with --web.enable-lifecycle, or send SIGHUP\n", 403)
+        problem = foreign_request(dict(request.headers), options.allowed_hosts)
+        if problem is not None:
+            return _text(f"{problem}\n", 403)
         with reload_lock:
             try:
                 service.reload()
             except ConfigError as error:
+                # The answer has no details: they quote what stands in files and the environment.
                 _log.error("reload failed, the previous configuration stays in use", error=str(error))
-                return _text(f"reload failed, the previous configuration stays in use: {error}\n", 500)
+                return _text("reload failed, the previous configuration stays in use; see the log\n", 500)
         _log.info("configuration reloaded")
         return _text("configuration reloaded\n")
 
@@ -144,6 +151,7 @@ def create_app(service: MetricsService, options: WebOptions, telemetry: Telemetr
             nodes=sum(cluster.nodes for cluster in clusters),
             telemetry_path=telemetry_path,
             docs_url=options.docs_url,
+            lifecycle=options.enable_lifecycle,
             version=__version__,
             python=platform.python_version(),
         )
@@ -188,8 +196,11 @@ def create_app(service: MetricsService, options: WebOptions, telemetry: Telemetr
         )
 
     @app.before_request
-    def note_route() -> None:
+    def note_route() -> Response | None:
         g.handler = request.url_rule.rule if request.url_rule is not None else "other"
+        if options.allowed_hosts and not host_allowed(request.headers.get("Host", ""), options.allowed_hosts):
+            return _text("this service is not called so; see --web.allowed-host\n", 421)
+        return None
 
     @app.after_request
     def finish(answer: Response) -> Response:
