@@ -8,8 +8,8 @@ VENV ?= .venv
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 SOAK_SECONDS ?= 600
-# Processes that share the tests. Most tests wait for real parts, so more than there are processors.
-WORKERS ?= 4
+# Processes that share the tests. Most tests wait for real parts, so more than two processors can run at once.
+WORKERS ?= 3
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.clio-exporter-installed
@@ -34,7 +34,9 @@ demo: setup ## Start a real 4-node runtime with traffic, exporter, Prometheus an
 	@$(BIN)/clio-exporter demo $(DEMO_ARGS)
 
 test: setup system-packages ## Run the whole test suite
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@echo "test: the whole suite in $(WORKERS) processes; about 12 minutes on two processors. The first time, ten more:"
+	@echo "test: five older runtimes are installed into .cache, and images are built where there is a Docker engine"
+	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 test-fast: setup ## Run the unit tests only
 	$(BIN)/python -m pytest tests/unit -n $(WORKERS) $(PYTEST_ARGS)

@@ -1,7 +1,7 @@
 """Which tests stay together, and in which order, where several processes share them (`make test`).
 
 A group of tests is run by one process, in order. It is a test file, so that what a module shares is made
-once; what older runtimes are driven by is grouped by version, and containers share their images.
+once, apart from files that share more, and tests of one version of the runtime, which is installed first.
 """
 
 from __future__ import annotations
@@ -16,11 +16,22 @@ from xdist.scheduler import LoadScopeScheduling
 CONTAINERS: Final = "tests/containers"
 _VERSION: Final = re.compile(r"^tests/integration/.*\[(\d+\.\d+\.\d+)\]$")
 
-LONGEST: Final = (
-    CONTAINERS,
-    "tests/integration/test_soak.py",
-)
+TOGETHER: Final = {
+    "cluster4 1": (
+        "cardinality", "control_cluster", "control_demo", "good_guest", "local_cluster", "python_client",
+    ),
+    "cluster4 2": ("alerting", "control_load", "dashboards", "lifecycle", "prometheus", "truth", "wheel"),
+    # What needs a processor for itself does not compete with its like.
+    "thousands": ("large_clusters", "scale"),
+}  # fmt: skip
+"""Files of tests/integration that share four real runtimes, which cost processor time while they run."""
+
+LONGEST: Final = (CONTAINERS, "cluster4 1", "cluster4 2", "tests/integration/test_soak.py", "thousands")
 """Groups that begin first, so that nobody waits for one of them in the end."""
+
+_TOGETHER: Final = {
+    f"tests/integration/test_{name}.py": group for group, names in TOGETHER.items() for name in names
+}
 
 
 def group_of(nodeid: str) -> str:
@@ -29,7 +40,7 @@ def group_of(nodeid: str) -> str:
     if path.startswith(f"{CONTAINERS}/"):
         return CONTAINERS
     version = _VERSION.match(nodeid)
-    return path if version is None else f"runtime {version[1]}"
+    return _TOGETHER.get(path, path) if version is None else f"runtime {version[1]}"
 
 
 def rank(nodeid: str) -> tuple[int, str]:

@@ -26,7 +26,8 @@ from tests.exporter_process import ExporterProcess, Scrape, eventually, run_expo
 from tests.integration.native_client import NativeClient
 from tests.paths import ROOT
 
-pytestmark = [pytest.mark.integration, pytest.mark.compat]
+# A version that was never here is installed first.
+pytestmark = [pytest.mark.integration, pytest.mark.compat, pytest.mark.timeout(900)]
 
 CACHE = ROOT / ".cache" / "runtimes"
 SMALL = Capacities(ram_device=8, file_device=8, ram_tier=8, file_tier=16, file_growth=8)

@@ -21,7 +21,7 @@ from tests.paths import ROOT
 from tests.system import needs_system
 from tests.unit.control_api.support import Api, control_api
 
-pytestmark = [pytest.mark.integration, needs_system("sshd"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, needs_system("sshd"), pytest.mark.timeout(900)]
 
 SMALL = Capacities(ram_device=8, file_device=8, ram_tier=8, file_tier=16, file_growth=8)
 

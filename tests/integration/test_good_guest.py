@@ -69,6 +69,7 @@ def restart_as_command(hostfile: Path, reply_port: int) -> None:
     )
 
 
+@pytest.mark.timeout(900)
 def test_a_hundred_restarts_leave_nothing(cluster4: LocalCluster, tmp_path: Path) -> None:
     assert cluster4.hostfile is not None
     port = free_port()

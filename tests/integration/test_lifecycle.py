@@ -210,7 +210,8 @@ def test_a_node_that_hangs_until_its_connection_ends(
             check(scrape)
             assert scrape.up(3) is False
             assert scrape.reason(3) == "hung"
-        assert scrape.value("clio_exporter_runtime_connections") == 3
+        ended = "clio_exporter_runtime_connections"
+        until(exporter, "the connection has ended", lambda scrape: scrape.value(ended) == 3, check=check)
     finally:
         node.resume()
     back = until(exporter, "node 3 is up", up_again(3), check=check)

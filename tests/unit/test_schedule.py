@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.paths import ROOT
-from tests.schedule import CONTAINERS, LONGEST, group_of, rank
+from tests.schedule import CONTAINERS, LONGEST, TOGETHER, group_of, rank
 
 UNIT = "tests/unit/web/test_limits.py::test_one[a::b]"
 WAITS = "tests/integration/test_demo.py::test_one"
@@ -23,11 +23,18 @@ def test_containers_are_a_group() -> None:
     assert {group_of(f"{CONTAINERS}/{name}") for name in ("test_a.py::a", "test_b.py::b[1]")} == {CONTAINERS}
 
 
+def test_files_that_share_runtimes_are_a_group() -> None:
+    for group, names in TOGETHER.items():
+        files = [f"tests/integration/test_{name}.py" for name in names]
+        assert {group_of(f"{file}::test_one") for file in files} == {group}
+        assert [file for file in files if not (ROOT / file).exists()] == []
+
+
 def test_what_takes_long_begins_first_and_what_computes_fills_the_gaps() -> None:
-    long = [f"{group}::test_one" for group in LONGEST if group.endswith(".py")]
-    assert sorted([UNIT, WAITS, *reversed(long)], key=rank) == [*long, WAITS, UNIT]
+    soak = "tests/integration/test_soak.py::test_one"
+    images = f"{CONTAINERS}/test_images.py::test_one"
+    assert sorted([UNIT, WAITS, soak, images], key=rank) == [images, soak, WAITS, UNIT]
 
 
 def test_the_groups_that_begin_first_are_there() -> None:
-    paths = [ROOT / group for group in LONGEST if not group.startswith("runtime ")]
-    assert [path for path in paths if not path.exists()] == []
+    assert [group for group in LONGEST if group not in TOGETHER and not (ROOT / group).exists()] == []
