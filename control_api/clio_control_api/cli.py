@@ -185,6 +185,12 @@ def _warnings(settings: Settings, tokens: TokenStore) -> Iterator[str]:
         yield "tokens travel in clear text: configure TLS with --web-config-file, or a proxy and external_url"
     if settings.exporter.runtime.reply_port == settings.reply_port != EXPORTER_REPLY_PORT:
         yield "the exporter is configured for the same reply port: give the control API another reply_port"
+    unchecked = sorted(settings.unchecked_hosts())
+    if unchecked:
+        yield (
+            f"host_keys is off for {', '.join(unchecked)}: whoever is in the middle can act as the node; use "
+            "accept-new"
+        )
 
 
 def _token(arguments: Sequence[str]) -> int:

@@ -250,6 +250,18 @@ class Settings:
         """The SSH settings of a cluster; one that is not named has the common ones."""
         return self.clusters.get(cluster) or self.clusters[""]
 
+    def unchecked_hosts(self) -> set[str]:
+        """In words, the nodes whose host keys are not checked."""
+        found = set()
+        for name, cluster in self.clusters.items():
+            where = f" of cluster {name}" if name else ""
+            if cluster.ssh.host_keys == "off":
+                found.add(f"all nodes{where}")
+            else:
+                off = (node for node, ssh in cluster.nodes.items() if ssh.host_keys == "off")
+                found.update(f"node {node}{where}" for node in off)
+        return found
+
 
 SSH: Final = table_of(SshSettings)
 LIMITS: Final = table_of(Limits)
@@ -321,7 +333,7 @@ def private_directory(path: Path) -> None:
     """Create a directory that only its owner can read, where it is missing.
 
     Raises:
-        ConfigError: it cannot be created or written.
+        ConfigError: it cannot be created or written, or others can put their files in the place of ours.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -331,3 +343,10 @@ def private_directory(path: Path) -> None:
         ) from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise ConfigError(path, "cannot be written", "Give another state_dir or the permission")
+    found = path.stat()
+    if found.st_mode & 0o022 or found.st_uid not in (0, os.geteuid()):
+        raise ConfigError(
+            path,
+            f"can be written by others (mode {found.st_mode & 0o7777:o}, user {found.st_uid})",
+            "They could change known hosts and the audit log: chmod go-w it, or give another state_dir",
+        )
