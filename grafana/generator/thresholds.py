@@ -69,7 +69,8 @@ MEMORY_USED: Final = _band("memory_pressure", "memory_exhausted")
 HBM_USED: Final = _band("gpu_memory")
 STORAGE_USED: Final = _band("device_full")
 WORKERS_BUSY: Final = _band("workers_busy")
-COST_ERROR: Final = _band("cost_error")
+COST_ERROR: Final = Band(5, None)
+"""No alert: nobody has to act, and tells nothing of whether the method matters."""
 UP_RATIO: Final = Band(1, 1 - THRESHOLDS["nodes_down_ratio"].value, low_is_bad=True)
 AVAILABILITY: Final = Band(0.999, 0.99, low_is_bad=True)
 

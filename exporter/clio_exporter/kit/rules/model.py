@@ -2,8 +2,9 @@
 
 Texts may name what depends on the options: ``[[NAME]]`` in expressions and in sentences, where NAME is a
 threshold (``[[NAME|words]]`` as it is spoken), the name of a scrape job (``[[exporter_job]]``), or the labels
-that tell a node (``[[node]]``) or a cluster (``[[cluster]]``) from others. In annotations also ``[[where]]``
-(the node of the alert), ``[[the_cluster]]`` and ``[[The_cluster]]``.
+that tell a node (``[[node]]``) or a cluster (``[[cluster]]``) from others; ``[[1h|seconds]]`` is the length
+of a window. In annotations also ``[[where]]`` (the node of the alert), ``[[the_cluster]]`` and
+``[[The_cluster]]``.
 """
 
 from __future__ import annotations

@@ -62,6 +62,8 @@ def expand(text: str, options: Options) -> str:
 
     def value(match: re.Match[str]) -> str:
         name, form = match.groups()
+        if form == "seconds":
+            return f"{_seconds(_faster(name, options)):g}"
         if name in THRESHOLDS:
             threshold = THRESHOLDS[name]
             write = words if form == "words" else promql
@@ -150,8 +152,11 @@ def _block(text: str) -> str:
 def _faster(duration: str, options: Options) -> str:
     if options.faster == 1:
         return duration
-    seconds = sum(int(n) * _SECONDS[unit] for n, unit in re.findall(r"(\d+)(ms|[smhdwy])", duration))
-    return f"{max(1000, round(1000 * seconds / options.faster))}ms"
+    return f"{max(1000, round(1000 * _seconds(duration) / options.faster))}ms"
+
+
+def _seconds(duration: str) -> float:
+    return sum(int(n) * _SECONDS[unit] for n, unit in re.findall(r"(\d+)(ms|[smhdwy])", duration))
 
 
 def _windows(expr: str, options: Options) -> str:

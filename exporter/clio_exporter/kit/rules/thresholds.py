@@ -38,13 +38,21 @@ THRESHOLDS: Final = {
         Threshold("queue_growth", 0.05, "factor", "tasks a second by which a queue grows"),
         Threshold("workers_busy", 0.9, "ratio", "share of time in which the workers of a node are busy"),
         Threshold("workers_busy_queue", 10, "count", "tasks that wait on a busy node"),
-        Threshold("cost_error", 5, "ratio", "mean error of a learned cost model"),
+        Threshold(
+            "waiting_tasks", 100, "factor", "tasks a second that a worker completes while it works, not waits"
+        ),
         Threshold("memory_pressure", 0.9, "ratio", "main memory in use"),
         Threshold("memory_exhausted", 0.97, "ratio", "main memory in use, critical"),
         Threshold("gpu_memory", 0.95, "ratio", "GPU memory in use"),
         Threshold("device_full", 0.9, "ratio", "allocated part of a block device"),
         Threshold("storage_full", 0.9, "ratio", "allocated part of all block devices of a node together"),
         Threshold("forecast_from", 0.5, "ratio", "allocated part of a device from which it is forecast"),
+        Threshold(
+            "forecast_steady",
+            0.8,
+            "ratio",
+            "how steadily a device fills that is forecast (R² of a straight line)",
+        ),
         Threshold("forecast_soon", 4 * _HOUR, "seconds", "time to full that is critical"),
         Threshold("forecast_later", 3 * _DAY, "seconds", "time to full that is a warning"),
         Threshold("latency_floor", 0.001, "seconds", "modelled latency that is never too slow"),

@@ -45,6 +45,7 @@ What a runtime does not report has no series here either. Documented in docs/ale
             series_storage.STORAGE,
             series_health.HEALTH,
             series_health.AVAILABILITY,
+            series_storage.FORECAST,
             series_storage.LATENCY,
         ),
     ),

@@ -49,17 +49,26 @@ GROUPS: Final = (
                 wait="15m",
                 dashboard="clio-storage",
                 expr="""
+                (bdev:clio_bdev_full_seconds:forecast1h < [[forecast_soon]])
+                  and
                 (bdev:clio_bdev_used:ratio > [[forecast_from]])
                   and
-                (max by ([[node]], pool_id, pool_name) (predict_linear(clio_bdev_free_bytes[1h], [[forecast_soon]])) < 0)
-                  unless on ([[node]], pool_id) clio_bdev_info{type=~"ram|hbm|pinned|noop"}
+                (bdev:clio_bdev_fill_steadiness:ratio1h > [[forecast_steady]])
+                  unless on ([[node]], pool_id)
+                clio_bdev_info{type=~"ram|hbm|pinned|noop"}
                 """,
                 summary="Block device {{ $labels.pool_name }} on [[where]] will be full within [[forecast_soon|words]]",
                 description=(
-                    "{{ $value | humanizePercentage }} is allocated, and at the pace of the last "
-                    "hour the rest lasts less than [[forecast_soon|words]]."
+                    "It is full in {{ $value | humanizeDuration }} if it goes on at the pace of the last hour, or of the "
+                    "last 5 minutes, whichever is slower. It has filled steadily to {{ with printf "
+                    "\"bdev:clio_bdev_fill_steadiness:ratio1h{cluster='%s',node_id='%s',pool_id='%s'}\" $labels.cluster "
+                    "$labels.node_id $labels.pool_id | query }}{{ . | first | value | humanizePercentage }}{{ end }} (100%: "
+                    "a straight line)."
                 ),
-                when="over [[forecast_from|words]], full in [[forecast_soon|words]] by the last hour; not in memory",
+                when=(
+                    "over [[forecast_from|words]], full in [[forecast_soon|words]] by the pace of the last hour and of the last "
+                    "5 minutes, steadily; not in memory"
+                ),
             ),
             Alert(
                 name="ClioBdevFillsWithin3Days",
@@ -68,17 +77,26 @@ GROUPS: Final = (
                 wait="1h",
                 dashboard="clio-storage",
                 expr="""
+                (bdev:clio_bdev_full_seconds:forecast6h < [[forecast_later]])
+                  and
                 (bdev:clio_bdev_used:ratio > [[forecast_from]])
                   and
-                (max by ([[node]], pool_id, pool_name) (predict_linear(clio_bdev_free_bytes[6h], [[forecast_later]])) < 0)
-                  unless on ([[node]], pool_id) clio_bdev_info{type=~"ram|hbm|pinned|noop"}
+                (bdev:clio_bdev_fill_steadiness:ratio6h > [[forecast_steady]])
+                  unless on ([[node]], pool_id)
+                clio_bdev_info{type=~"ram|hbm|pinned|noop"}
                 """,
                 summary="Block device {{ $labels.pool_name }} on [[where]] will be full within [[forecast_later|words]]",
                 description=(
-                    "{{ $value | humanizePercentage }} is allocated, and at the pace of the last "
-                    "6 hours the rest lasts less than [[forecast_later|words]]."
+                    "It is full in {{ $value | humanizeDuration }} if it goes on at the pace of the last 6 hours, or of the "
+                    "last hour, whichever is slower. It has filled steadily to {{ with printf "
+                    "\"bdev:clio_bdev_fill_steadiness:ratio6h{cluster='%s',node_id='%s',pool_id='%s'}\" $labels.cluster "
+                    "$labels.node_id $labels.pool_id | query }}{{ . | first | value | humanizePercentage }}{{ end }} (100%: "
+                    "a straight line)."
                 ),
-                when="over [[forecast_from|words]], full in [[forecast_later|words]] by the last 6 h; not in memory",
+                when=(
+                    "over [[forecast_from|words]], full in [[forecast_later|words]] by the pace of the last 6 hours and of the last "
+                    "hour, steadily; not in memory"
+                ),
             ),
             Alert(
                 name="ClioBdevLatencyHigh",

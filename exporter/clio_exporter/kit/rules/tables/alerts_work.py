@@ -1,4 +1,4 @@
-"""Alerts about workers, queues and learned costs."""
+"""Alerts about workers and queues."""
 
 from __future__ import annotations
 
@@ -58,27 +58,27 @@ GROUPS: Final = (
                 when="workers busy over [[workers_busy|words]], over [[workers_busy_queue]] tasks queued on average",
             ),
             Alert(
-                name="ClioCostModelBadlyOff",
-                severity="info",
+                name="ClioWorkStalled",
+                severity="critical",
                 scope="node",
-                wait="1h",
-                dashboard="clio-scheduler",
+                wait="5m",
+                dashboard="clio-node",
                 comment=(
-                    "Only models that still learn: one that is not in use keeps its error for "
-                    "ever and does no harm."
+                    "A runtime that is deadlocked looks healthy: it answers, and completes its own periodic tasks. "
+                    "What tells it is a worker that asks again and again for what does not come, while no device reads, "
+                    "writes, allocates or frees."
                 ),
                 expr="""
-                (max by ([[node]], pool_id, pool_name, method, model) (clio_method_cost_error_ratio) > [[cost_error]])
+                max by ([[node]]) (worker:clio_worker_waiting:bool5m) == 1
                   and
-                (max by ([[node]], pool_id, pool_name, method, model) (changes(clio_method_cost_coefficient[1h])) > 0)
+                node:clio_bdev_idle:bool5m == 1
                 """,
-                summary="Cost model of {{ $labels.method }} on [[where]] is badly off",
+                summary="Work on [[where]] waits, and no bytes move",
                 description=(
-                    "The {{ $labels.model }} cost that the scheduler expects of {{ $labels.method"
-                    " }} in pool {{ $labels.pool_name }} ({{ $labels.pool_id }}) is wrong by {{ "
-                    "$value | humanizePercentage }} on average, and the model is in use."
+                    "A worker has polled for something that does not come in every scrape of 5 minutes, and no block device "
+                    "of the node has read, written, allocated or freed anything: clients of the node hang."
                 ),
-                when="mean error over [[cost_error|words]], model still learning",
+                when="a worker polls in every scrape of 5 min, completes under [[waiting_tasks]] tasks a second, no bytes move",
             ),
         ),
     ),

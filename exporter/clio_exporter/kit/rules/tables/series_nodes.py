@@ -90,6 +90,23 @@ WORKERS: Final = Group(
             """,
             what="1 if there was work in all scrapes of 10 min and none was completed",
         ),
+        Recording(
+            record="worker:clio_worker_waiting:bool5m",
+            comment=(
+                "A task that waits for something and asks for it again and again keeps its worker turning: with runtime 2.3.2 "
+                "at most three idle turns after the last work and a pause of 10 microseconds between two, whenever one looks. A "
+                "worker with work of its own completes far more tasks."
+            ),
+            expr="""
+            max by ([[node]], worker_id) (
+                (max_over_time(clio_worker_idle_iterations[5m]) <= bool 10)
+              * (min_over_time(clio_worker_suspend_period_seconds[5m]) > bool 0)
+              * (max_over_time(clio_worker_suspend_period_seconds[5m]) <= bool 0.00002)
+              * (rate(clio_worker_tasks_processed_total[5m]) < bool [[waiting_tasks]])
+            )
+            """,
+            what="1 if it polled for something that does not come in all scrapes of 5 min",
+        ),
     ),
 )
 
