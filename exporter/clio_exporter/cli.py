@@ -19,6 +19,7 @@ from clio_client.errors import TransportUnavailableError
 from clio_exporter import flags, scrape_command
 from clio_exporter.engine import Engine
 from clio_exporter.http.app import create_app
+from clio_exporter.telemetry import Telemetry
 from clio_web import logs
 from clio_web.errors import WebConfigError
 from clio_web.logs import get_logger
@@ -97,9 +98,10 @@ def _serve(args: argparse.Namespace) -> int:
     gc.set_threshold(50_000, 20, 50)
     return_large_blocks()
     try:
-        engine = Engine(lambda: flags.settings(args), os.environ, Path.home())
+        options = flags.web_options(args)
+        telemetry = Telemetry(silent=options.disable_exporter_metrics)
+        engine = Engine(lambda: flags.settings(args), os.environ, Path.home(), telemetry)
         with contextlib.closing(engine):
-            options = flags.web_options(args)
             app = create_app(engine, options, engine.telemetry)
             for cluster in engine.summary():
                 _log.info("cluster", name=cluster.name, nodes=cluster.nodes, source=cluster.source)

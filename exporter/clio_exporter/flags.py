@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from clio_client.config import table
@@ -33,6 +34,15 @@ WEB = (
         "config_file", Kind(lambda value: Path(value.text()) if value.text() else None, "FILE"), None,
         "TLS, basic auth and response headers, in the Prometheus exporter-toolkit format",
         flag="--web.config.file",
+    ),
+    Setting(
+        "disable_exporter_metrics", table.BOOLEAN, _WEB.disable_exporter_metrics,
+        "leave out what the exporter says of itself (clio_exporter_*, process_*, python_*)",
+        flag="--web.disable-exporter-metrics",
+    ),
+    Setting(
+        "grafana_url", Kind(table.TEXT.read, "URL"), _WEB.grafana_url,
+        "address of Grafana, for links on the landing page", flag="--web.grafana-url", shown="none",
     ),
     Setting(
         "max_requests", table.integer(0, 999_999), _WEB.max_requests,
@@ -77,6 +87,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     table.add_arguments(parser.add_argument_group("cluster"), (FILE, *CLUSTER))
     table.add_arguments(parser.add_argument_group("runtime"), RUNTIME)
     collectors = parser.add_argument_group("collectors")
+    collectors.add_argument(
+        "--collector.disable-defaults",
+        dest="disable_defaults",
+        action="store_true",
+        help="run only the collectors that are switched on by flags",
+    )
     for collector in COLLECTORS:
         collectors.add_argument(
             f"--collector.{collector.name}",
@@ -103,6 +119,9 @@ def settings(args: argparse.Namespace) -> Settings:
     """
     given = vars(args)
     base = load_settings(Path(args.config_file)) if args.config_file else Settings()
+    if args.disable_defaults:
+        bare = replace(base.collectors, enabled=frozenset(), added=frozenset())
+        base = replace(base, collectors=bare)
     switches = {name: on for name in NAMES if (on := given[f"collector_{name}"]) is not None}
     flags = (*CLUSTER, *RUNTIME, *COLLECTOR, *PROBE)
     return base.with_overrides(

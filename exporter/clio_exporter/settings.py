@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,17 @@ from clio_exporter.collectors import COLLECTORS
 
 NAMES = tuple(collector.name for collector in COLLECTORS)
 _ON = frozenset(collector.name for collector in COLLECTORS if collector.on_by_default)
+
+
+def _pattern(value: Field) -> re.Pattern[str]:
+    try:
+        return re.compile(value.text())
+    except re.error as error:
+        raise value.error(f"is no regular expression: {error}", "Escape what is meant literally") from None
+
+
+_PATTERN = Kind(_pattern, "REGEX")
+_WHOLE = "A regular expression that the whole name matches."
 
 
 def _names(value: Field) -> frozenset[str]:
@@ -45,6 +57,18 @@ class CollectorSettings:
         60.0, table.duration(1, 1024), "time over which peaks are reported; at least the scrape interval",
         key="node.peak_window", more="The runtime remembers 1024 samples, one a second.",
     )  # fmt: skip
+    bdev_include: re.Pattern[str] | None = setting(
+        None, _PATTERN, "tell of devices with such names only", key="bdev.include", more=_WHOLE,
+    )  # fmt: skip
+    bdev_exclude: re.Pattern[str] | None = setting(
+        None, _PATTERN, "tell of no devices with such names", key="bdev.exclude", more=_WHOLE
+    )
+    pool_include: re.Pattern[str] | None = setting(
+        None, _PATTERN, "tell of pools with such names only", key="pool.include", more=_WHOLE
+    )
+    pool_exclude: re.Pattern[str] | None = setting(
+        None, _PATTERN, "tell of no pools with such names", key="pool.exclude", more=_WHOLE
+    )
 
     def is_enabled(self, name: str) -> bool:
         """Whether the collector `name` runs."""

@@ -22,7 +22,8 @@ class WebOptions:
     forty browsers behind one NAT or proxy keep open; beyond, its own longest idle one is closed, which a
     client that is at work hardly notices. `timeout_offset` and
     `scrape_timeout` are seconds. `docs_url` is what the landing page links to
-    as documentation (empty: no link). `enable_lifecycle` allows a reload by HTTP. `allowed_hosts` are the
+    as documentation, `grafana_url` as Grafana (empty: no link). `disable_exporter_metrics` leaves out
+    what the exporter says of itself. `enable_lifecycle` allows a reload by HTTP. `allowed_hosts` are the
     names this service is asked by (none: any); addresses and localhost are always allowed.
     """
 
@@ -36,6 +37,8 @@ class WebOptions:
     docs_url: str = ""
     enable_lifecycle: bool = False
     allowed_hosts: tuple[str, ...] = ()
+    grafana_url: str = ""
+    disable_exporter_metrics: bool = False
 
 
 @dataclass(frozen=True)

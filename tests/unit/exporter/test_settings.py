@@ -117,3 +117,11 @@ def test_the_documented_example_is_valid() -> None:
 
 def test_the_example_of_contrib_is_valid() -> None:
     assert load_settings(ROOT / "contrib/config/exporter.yaml").clusters[0].name == "alpha"
+
+
+# --- names of pools and devices ------------------------------------------------------------------------
+
+
+def test_a_pattern_that_is_none_is_named_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"s\.yaml:3: .*exclude.* is no regular expression"):
+        parse_settings("collectors:\n  bdev:\n    exclude: 'a('\n", tmp_path / "s.yaml")
