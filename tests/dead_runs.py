@@ -1,7 +1,7 @@
 """What test processes that were killed have left: runtimes, servers, loopback addresses, directories.
 
-Each process that runs tests has a record while it does, and everything it starts is known by its
-environment: the record's name, or a directory of the run. A record whose process is gone tells the next
+Each process that runs tests has a record while it does, and everything it starts is known by the record's
+name in its environment, or by a directory of the run. A record whose process is gone tells the next
 run, or the one that had started that process, what to end and remove; nobody else's things are touched.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -74,7 +74,7 @@ def _remove(record: Path, basetemp: Path) -> list[str]:
     done = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):  # gone meanwhile, or somebody else's
-            if process.pid != os.getpid() and _belongs(process.environ(), record, basetemp):
+            if process.pid != os.getpid() and _belongs(process, record, basetemp):
                 done.append(f"ended {process.name()} (pid {process.pid}) of a killed test run")
                 processes.kill(process)
     for state in basetemp.rglob("state.json"):
@@ -83,9 +83,13 @@ def _remove(record: Path, basetemp: Path) -> list[str]:
     return done
 
 
-def _belongs(environment: Mapping[str, str], record: Path, basetemp: Path) -> bool:
-    """Whether a process with this environment was started by the tests that `record` is of."""
+def _belongs(process: psutil.Process, record: Path, basetemp: Path) -> bool:
+    """Whether a process was started by the tests that `record` is of; raises psutil.Error."""
+    environment = process.environ()
     if environment.get(MARK) == str(record):
         return True
     # What the tests start with an environment of its own: runtimes, exporters, demos.
-    return any(basetemp in Path(environment.get(name, "/")).parents for name in ("HOME", STATE_MARK))
+    if any(basetemp in Path(environment.get(name, "/")).parents for name in ("HOME", STATE_MARK)):
+        return True
+    # sshd writes over its environment. Who looks at a file of the run does so from a terminal.
+    return process.terminal() is None and f"{basetemp}/" in " ".join(process.cmdline())

@@ -28,7 +28,7 @@ from tests.ports import free_port
 _T = TypeVar("_T")
 
 COMMAND = (sys.executable, "-m", "clio_exporter")
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 STOP_SECONDS = 20.0
 _KEPT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONWARNINGS", "VIRTUAL_ENV")
 
@@ -247,7 +247,7 @@ def clean_environment(home: Path, more: Mapping[str, str] | None = None) -> dict
 
 
 def run_exporter(
-    directory: Path, *arguments: str, environment: Mapping[str, str] | None = None, seconds: float = 60.0
+    directory: Path, *arguments: str, environment: Mapping[str, str] | None = None, seconds: float = 180.0
 ) -> subprocess.CompletedProcess[str]:
     """Run `clio-exporter` to its end."""
     home = directory / "home"

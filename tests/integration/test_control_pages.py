@@ -13,9 +13,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from clio_lab.simulator.process import SimulatorProcess
 from tests.integration.sshd import Sshd, make_key
+from tests.ports import free_port
 from tests.system import find_command, needs_system
 from tests.unit.control_api.support import TOKENS, Api, control_api
-from tests.unit.lab.simulator.raw_client import free_base_port
 
 pytestmark = [pytest.mark.integration, needs_system("sshd", "chromium")]
 
@@ -35,7 +35,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def simulator() -> Iterator[tuple[SimulatorProcess, str]]:
-    port = free_base_port()
+    port = free_port()
     with SimulatorProcess("--nodes", "3", "--base-port", str(port)) as process:
         yield process, "".join(f"127.96.0.{i + 1}:{port}\n" for i in range(3))
 

@@ -16,10 +16,10 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.integration.sshd import Sshd, free_port, make_key
+from tests.integration.sshd import Sshd, make_key
+from tests.ports import free_port
 from tests.system import needs_system
 from tests.unit.control_api.support import control_api
-from tests.unit.lab.simulator.raw_client import free_base_port
 
 pytestmark = [pytest.mark.integration, needs_system("sshd")]
 
@@ -70,7 +70,7 @@ class Setup:
     def __init__(self, home: Path, bin_dir: Path, key: Path, sshd: Sshd) -> None:
         self.home = home
         self.bin_dir = bin_dir
-        self.node = f"127.0.0.1:{free_base_port()}"
+        self.node = f"127.0.0.1:{free_port()}"
         self.defaults: dict[str, Any] = {
             "port": sshd.port, "key_file": str(key), "agent": False, "connect_timeout": "3s",
             "config_file": str(home / "no-config"), "start_timeout": "1s",

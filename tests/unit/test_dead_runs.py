@@ -22,10 +22,14 @@ from pathlib import Path
 from tests.dead_runs import recorded
 base, runs = Path(sys.argv[1]), Path(sys.argv[2])
 with recorded(base, runs):
-    environments = None, {"HOME": str(base / "n0" / "home")}, {"HOME": str(base.parent)}
+    sleep = ["/bin/sleep", "300"]
+    named = [sys.executable, "-c", "import time; time.sleep(300)", f"{base}/sshd_config"]
     children = [
-        subprocess.Popen(["/bin/sleep", "300"], stdout=subprocess.DEVNULL, env=environment)
-        for environment in environments
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment, start_new_session=True)
+        for command, environment in (
+            (sleep, None), (sleep, {"HOME": str(base / "n0" / "home")}), (named, {}),
+            (sleep, {"HOME": str(base.parent)}),
+        )
     ]
     print(*(child.pid for child in children), flush=True)
     input()
@@ -33,8 +37,8 @@ with recorded(base, runs):
 
 
 class Run:
-    """A process that runs tests: with children that inherit its environment, that have one of the run, and
-    that have nothing of it."""
+    """A process that runs tests: its children inherit its environment, have one of the run, are told a file
+    of the run, and have nothing of it."""
 
     def __init__(self, base: Path, runs: Path) -> None:
         self.process = subprocess.Popen(
@@ -63,12 +67,11 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 
 def test_processes_of_a_killed_run_are_ended(run: Run, tmp_path: Path) -> None:
-    inherits, own, foreign = run.children
+    *ours, foreign = run.children
     run.kill()
     done = remove_dead(tmp_path / "runs")
-    assert {f"(pid {child.pid})" in " ".join(done) for child in (inherits, own)} == {True}
-    assert await_end(inherits, 10)
-    assert await_end(own, 10)
+    assert {f"(pid {child.pid})" in " ".join(done) for child in ours} == {True}
+    assert all(await_end(child, 10) for child in ours)
     assert is_alive(foreign)
     assert list((tmp_path / "runs").glob("*.json")) == []
     assert remove_dead(tmp_path / "runs") == []

@@ -17,9 +17,9 @@ import pytest
 
 from clio_control_api.node_report import Report, read_report
 from clio_control_api.node_script import Errand, NodePlan
+from tests.ports import free_port
 from tests.unit.control_api.support import run_script
 from tests.unit.control_api.test_script import await_free, command, executable, plan, wait_for
-from tests.unit.lab.simulator.raw_client import free_base_port
 
 GATED = (
     'echo "$1" >>"$HOME/calls"; [ "$1" != stop ] || while [ ! -e "$HOME/go" ]; do sleep 0.05; done; exit 3'
@@ -127,7 +127,7 @@ RUNTIME = (
 @pytest.fixture
 def startable(tmp_path: Path) -> Iterator[tuple[NodePlan, Path]]:
     """A node whose command starts what listens on its client port; and the file with its process id."""
-    port, pid = free_base_port(), tmp_path / "pid"
+    port, pid = free_port(), tmp_path / "pid"
     python = executable(tmp_path, "clio-python")
     body = f"""case $1 in start)
     export PYTHONHOME={os.path.realpath(sys.base_prefix)} LD_LIBRARY_PATH={sys.base_prefix}/lib
