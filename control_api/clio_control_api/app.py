@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 import time
 import uuid
 from datetime import datetime, timezone
@@ -27,7 +26,7 @@ from clio_control_api.openapi import document
 from clio_control_api.operations.api import OperationApi
 from clio_control_api.operations.pages import OperationPages
 from clio_control_api.operations.stream import Listeners
-from clio_control_api.pages import error_page, log_in_redirect, page_views
+from clio_control_api.pages import error_page, log_in_redirect, page_context, page_views
 from clio_control_api.principals import Identity, OutOfScopeError, require_action_on
 from clio_control_api.promapi import PromError
 from clio_control_api.reasons import checked_reason
@@ -44,8 +43,6 @@ _log = get_logger(__name__)
 def create_app(services: Services) -> Flask:
     """Build the application with all endpoints."""
     app = Flask("clio_control_api", static_folder=None)
-    # Log-ins end with the process: nothing to store, nothing to leak.
-    app.secret_key = secrets.token_bytes(32)
     app.config["MAX_CONTENT_LENGTH"] = services.settings.limits.max_body_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = services.settings.limits.max_body_bytes
     app.json.ensure_ascii = True  # type: ignore[attr-defined]
@@ -53,10 +50,12 @@ def create_app(services: Services) -> Flask:
     app.url_map.strict_slashes = True
     app.url_map.merge_slashes = False
     access_control = AccessControl(
-        services.settings, services.tokens, ROUTES, partial(_audit_refusal, services)
-    )
+        services.settings, services.auth, services.tokens, services.metrics, ROUTES,
+        partial(_audit_refusal, services),
+    )  # fmt: skip
     access_control.install(app)
     app.add_template_filter(_utc, "utc")
+    app.context_processor(partial(page_context, access_control.forms, services.auth))
     app.extensions["dashboard_url"] = services.settings.dashboard_url
     pages = page_views(services, access_control)
     listeners = Listeners(services.operations, services.settings.limits.max_listeners)
@@ -64,7 +63,7 @@ def create_app(services: Services) -> Flask:
         "api": _Api(services),
         "pages": pages,
         "operations": OperationApi(services, listeners),
-        "operation_pages": OperationPages(services, listeners, pages),
+        "operation_pages": OperationPages(services, listeners, access_control.forms, pages.page_values),
     }
     for route in ROUTES:
         owner, _, name = route.view.rpartition(".")

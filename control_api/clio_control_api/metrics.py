@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -45,6 +46,12 @@ class Metrics:
             ("handler", "code"),
             registry=self.registry,
         )
+        self.refused_tokens = Counter(
+            "clio_control_refused_tokens",
+            "Tokens that were shown and did not count, by reason.",
+            ("reason",),
+            registry=self.registry,
+        )
         self.running = Gauge("clio_control_actions_running", "Actions under way now.", registry=self.registry)
         self.operations = Counter(
             "clio_control_operations",
@@ -65,6 +72,8 @@ class Metrics:
         )
         self.build_info.labels(__version__, platform.python_version()).set(1)
         ProcessCollector(registry=self.registry)
+        for reason in ("unknown", "expired", "unusable_file"):
+            self.refused_tokens.labels(reason)
         # Present from the start, so that the first failure is an increase and not a new series.
         for action in ACTIONS:
             self.duration.labels(action)
@@ -72,6 +81,27 @@ class Metrics:
                 self.actions.labels(action, outcome)
             for outcome in OPERATION_OUTCOMES:
                 self.operations.labels(action, outcome)
+
+    def watch_tokens(self, counts: Callable[[], tuple[int, int, int, bool]]) -> None:
+        """Tell at every scrape what `TokenStore.counts` says."""
+        tokens = Gauge(
+            "clio_control_tokens",
+            "Tokens of the tokens file, by state: those that hold and those that have expired.",
+            ("state",),
+            registry=self.registry,
+        )
+        tokens.labels("valid").set_function(lambda: counts()[0])
+        tokens.labels("expired").set_function(lambda: counts()[1])
+        Gauge(
+            "clio_control_tokens_bad_lines",
+            "Lines of the tokens file that do not count; the log names them.",
+            registry=self.registry,
+        ).set_function(lambda: counts()[2])
+        Gauge(
+            "clio_control_tokens_file_usable",
+            "1 while the tokens file can be used, 0 while no token counts because it cannot.",
+            registry=self.registry,
+        ).set_function(lambda: counts()[3])
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Exposition text and its content type, in the format that `accept` asks for."""

@@ -185,6 +185,9 @@ def _page(path: str, view: str, method: str = "GET", role: Role | None = Role.OP
     return Route(path, view, (method,), role, page=True, preflight=False, **more)
 
 
+LOG_IN_ROUTE: Final = _page("/login", "pages.log_in", "POST", role=None)
+LOG_IN: Final = LOG_IN_ROUTE.endpoint
+
 ROUTES: Final[tuple[Route, ...]] = (
     _read("/api/topology", "topology", "All nodes, dead ones too", "Topology", _SEARCH),
     _read("/api/system", "system", "Totals over the nodes that answer", "System"),
@@ -237,7 +240,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("/-/healthy", "healthy", role=None, operation=Operation("Whether the service runs", "Health")),
     _page("/", "pages.index", role=None),
     _page("/login", "pages.log_in_form", role=None),
-    _page("/login", "pages.log_in", "POST", role=None),
+    LOG_IN_ROUTE,
     _page("/logout", "pages.log_out", "POST", role=None),
     Route("/pages.css", "pages.style", role=None, preflight=False),
 )  # fmt: skip

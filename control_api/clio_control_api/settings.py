@@ -7,6 +7,7 @@ finds it (`hostfile` here, the environment, the runtime's configuration).
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ DEFAULT_REPLY_PORT: Final = 9788
 
 HOST_KEY_POLICIES: Final = ("accept-new", "strict", "off")
 ACTIONS: Final = ("shutdown", "restart")
+AUTH: Final = ("none", "actions", "all")
 _MAX_FILE: Final = 1024 * 1024
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
@@ -90,6 +92,13 @@ def _origin(value: Field) -> str:
             "not an origin", "Write scheme and host only, such as https://grafana.example.org"
         )
     return text
+
+
+def _network(value: Field) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(value.text())
+    except ValueError:
+        raise value.refusal("not an address or network", "Write 10.0.0.5 or 10.0.0.0/24") from None
 
 
 def _limits(section: Field) -> Limits:
@@ -173,7 +182,10 @@ class Limits:
 
     reads_per_second: int = setting(500, _COUNT, "by token, without one by address")
     actions_per_minute: int = setting(30, _COUNT, "by token, without one by address")
-    failed_logins_per_minute: int = setting(20, _COUNT, "by address")
+    failed_logins_per_minute: int = setting(20, _COUNT, "by address; a token that counts is never refused")
+    max_sessions: int = setting(
+        1000, _COUNT, "log-ins of browsers at once; the one unused longest goes first"
+    )
     max_actions: int = setting(16, _COUNT, "actions under way at once")
     max_body_bytes: int = setting(8192, _COUNT, "size of a request's body")
     max_url_bytes: int = setting(16384, _COUNT, "size of a request's address")
@@ -199,12 +211,24 @@ class Settings:
         "port that runtimes dial back to; it must not be one of the exporter's, 9778 to 9787",
         flag=False,
     )
-    tokens_file: Path | None = setting(None, PATH, "tokens; needed on any address but loopback")
+    auth: str | None = setting(
+        None, table.choice(*AUTH), "what needs a token; `none` and `actions` are for loopback, without proxy",
+        shown="`actions` on loopback without `tokens_file` and proxy, else `all`",
+    )  # fmt: skip
+    tokens_file: Path | None = setting(
+        None, PATH, "tokens; must be given on any address but loopback", shown="`STATE_DIR/tokens`"
+    )
+    session_idle: float = setting(
+        1800.0, table.duration(1, 604800), "time after which a log-in that is not used ends", flag=False
+    )
+    session_lifetime: float = setting(
+        28800.0, table.duration(1, 604800), "time after which a log-in ends in any case", flag=False
+    )
     web_config_file: Path | None = setting(
         None, PATH, "TLS and headers, in the Prometheus exporter-toolkit format"
     )
     state_dir: Path = setting(
-        Path("~/.local/state/clio-control-api"), PATH, "known hosts and audit log", flag=False
+        Path("~/.local/state/clio-control-api"), PATH, "known hosts, audit log, tokens", flag=False
     )
     audit_log: Path | None = setting(
         None, PATH, "where actions are written down", flag=False, shown="`STATE_DIR/audit.jsonl`"
@@ -226,6 +250,12 @@ class Settings:
     proxy_hops: int = setting(
         0, table.integer(0, 8), "proxies in front whose `X-Forwarded-` headers are believed", **_FILE_ONLY
     )
+    trusted_proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = setting(
+        (),
+        Kind(lambda value: tuple(map(_network, value.sequence()))),
+        "addresses or networks of those proxies; without it whoever connects is taken for one",
+        **_FILE_ONLY,
+    )
     limits: Limits = setting(
         Limits(), Kind(_limits), "requests a client may make", shown="see below", **_FILE_ONLY
     )
@@ -240,6 +270,11 @@ class Settings:
     log_format: str = setting("logfmt", table.choice(*logs.FORMATS), "how it is written")
     exporter: ClientSettings = ClientSettings()
     clusters: Mapping[str, ClusterSsh] = field(default_factory=lambda: {"": ClusterSsh()})
+
+    @property
+    def tokens_path(self) -> Path:
+        """Where tokens are, unless none is needed."""
+        return self.tokens_file or self.state_dir / "tokens"
 
     @property
     def audit_path(self) -> Path:

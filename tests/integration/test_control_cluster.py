@@ -41,7 +41,8 @@ class Desk:
         self.cluster = cluster
         self.api = api
         self.address = "http://{}:{}".format(*api.built.server.addresses[0])
-        self.client = httpx.Client(base_url=self.address, timeout=200)
+        token = {"Authorization": f"Bearer {api.own_token}"}
+        self.client = httpx.Client(base_url=self.address, timeout=200, headers=token)
         self.times: list[float] = []
         self.slowest: dict[str, float] = {}
         self.statuses: set[int] = set()

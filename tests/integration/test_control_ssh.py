@@ -101,9 +101,8 @@ class Setup:
     def api(self, command: str = "fine", **ssh: Any) -> Any:
         environment = {"PATH": f"{self.bin_dir / command}:/usr/bin:/bin", "HOME": str(self.home)}
         settings = {**self.defaults, "environment": environment, **ssh}
-        return control_api(
-            self.home, f"{self.node}\n", ssh={k: v for k, v in settings.items() if v is not None}
-        )
+        ssh = {k: v for k, v in settings.items() if v is not None}
+        return control_api(self.home, f"{self.node}\n", auth="none", ssh=ssh)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import zmq
 
 import clio_client
 from clio_client.config.settings import load_settings
+from clio_control_api.exposure import Auth, auth_of
 from clio_control_api.settings import load
 from tests.paths import ROOT
 from tests.ports import closed_port
@@ -245,6 +246,7 @@ def test_settings_of_the_control_api_load(name: str, tmp_path: Path) -> None:
     settings = load(path, {}, {}, tmp_path)
     assert settings.port == 5000
     assert settings.ssh_of("").ssh.user == "clio"
+    assert auth_of(settings) is Auth.ALL
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed here")

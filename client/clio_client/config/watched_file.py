@@ -1,4 +1,4 @@
-"""What a file says, read again when it has changed; what it said last while it cannot be read."""
+"""What a file says, read again when it has changed. While it cannot be: what it said last, or an error."""
 
 from __future__ import annotations
 
@@ -45,14 +45,21 @@ class WatchedFile(Generic[_T]):
             ConfigError: it was never good.
         """
         with self._lock:
-            # The signature is taken before reading: a change in between is seen by the next call.
-            signature = self._stat()
-            if signature is None or signature != self._signature or self.error is not None:
-                try:
-                    self._read(signature)
-                except ConfigError:
-                    if not self._value:
-                        raise
+            try:
+                self._refresh()
+            except ConfigError:
+                if not self._value:
+                    raise
+            return self._value[0]
+
+    def current(self) -> _T:
+        """What the file says now.
+
+        Raises:
+            ConfigError: it cannot be used now, whatever it said before.
+        """
+        with self._lock:
+            self._refresh()
             return self._value[0]
 
     def reload(self) -> _T:
@@ -64,6 +71,12 @@ class WatchedFile(Generic[_T]):
         with self._lock:
             self._read(self._stat())
             return self._value[0]
+
+    def _refresh(self) -> None:
+        # The signature is taken before reading: a change in between is seen by the next call.
+        signature = self._stat()
+        if signature is None or signature != self._signature or self.error is not None:
+            self._read(signature)
 
     def _read(self, signature: _Signature | None) -> None:
         known = bool(self._value)

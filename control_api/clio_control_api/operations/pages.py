@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from flask import Response, g, redirect, render_template, request
 
 from clio_control_api.errors import ApiError, BadRequest, Conflict
+from clio_control_api.forms import Forms
 from clio_control_api.operations.api import order_around
 from clio_control_api.operations.model import (
     INTERRUPTED,
@@ -33,26 +35,22 @@ _FIELDS: Final = ("nodes", "max_unavailable", "wait", "order")
 _WORDS: Final = {"restart": "Restart", "shutdown": "Shut down"}
 
 
-class Forms(Protocol):
-    """What all pages have in common."""
-
-    def check_form(self) -> None:
-        """Raises `Forbidden` where the form is not one that we showed to this user."""
-        ...
-
-    def page_values(self) -> dict[str, Any]:
-        """What every template uses."""
-        ...
-
-
 class OperationPages:
     """Views, by the names that the table of routes has."""
 
-    def __init__(self, services: Services, listeners: Listeners, forms: Forms) -> None:
+    def __init__(
+        self,
+        services: Services,
+        listeners: Listeners,
+        forms: Forms,
+        page_values: Callable[[], dict[str, Any]],
+    ) -> None:
+        """`page_values`: what all pages show."""
         self._services = services
         self._operations = services.operations
         self._listeners = listeners
         self._forms = forms
+        self._page_values = page_values
 
     def script(self) -> Response:
         """What keeps the page of an operation up to date."""
@@ -62,7 +60,7 @@ class OperationPages:
 
     def all(self) -> str:
         """All operations."""
-        return render_template("operations.html", operations=self._operations.all(), **self._common())
+        return render_template("operations.html", operations=self._operations.all(), **self._page_values())
 
     def plan(self, action: str) -> Any:
         """What would be done; asks for a confirmation."""
@@ -70,7 +68,7 @@ class OperationPages:
 
     def start(self, action: str) -> Any:
         """Begin what the plan said."""
-        self._forms.check_form()
+        self._forms.check_once(_purpose(action, request.form.get("cluster", "")))
         identity: Identity = g.identity
         orders = self._orders(action, request.form)
         try:
@@ -85,7 +83,10 @@ class OperationPages:
     def one(self, operation_id: str) -> Response:
         """How an operation goes on."""
         found = self._operations.find(operation_id)
-        page = render_template("operation.html", run=found, commands=_commands(found.state), **self._common())
+        page = render_template(
+            "operation.html", run=found, commands=_commands(found.state),
+            csrf=self._forms.lasting(f"operation {found.id}"), **self._page_values(),
+        )  # fmt: skip
         answer = Response(page, content_type="text/html; charset=utf-8")
         answer.headers["Content-Security-Policy"] = _LIVE_POLICY
         return answer
@@ -96,7 +97,7 @@ class OperationPages:
 
     def command(self, operation_id: str, command: str) -> Any:
         """Abort, pause or resume one."""
-        self._forms.check_form()
+        self._forms.check_lasting(f"operation {operation_id}")
         order_around(self._services, operation_id, command, g.identity)
         return redirect(self._url(f"/operations/{operation_id}"), 303)
 
@@ -125,16 +126,14 @@ class OperationPages:
                 )
             except BadRequest as error:
                 problem = str(error)
+        csrf = self._forms.once(_purpose(action, cluster)) if nodes and not busy else ""
         return render_template(
             "operation_plan.html", action=action, label=_WORDS[action], clusters=names, cluster=cluster,
-            chosen=chosen, problem=problem, plan=nodes, digest=plan_digest(nodes), busy=busy,
+            chosen=chosen, problem=problem, plan=nodes, digest=plan_digest(nodes), busy=busy, csrf=csrf,
             conflict=conflict, orders=ORDERS, most=MAX_AT_ONCE, least_wait=MIN_WAIT_S, max_reason=MAX_REASON,
             given={name: values.get(name, "") for name in (*_FIELDS, "reason")}, default_wait=DEFAULT_WAIT_S,
-            prometheus=self._services.settings.prometheus_url is not None, **self._common(),
+            prometheus=self._services.settings.prometheus_url is not None, **self._page_values(),
         )  # fmt: skip
-
-    def _common(self) -> dict[str, Any]:
-        return self._forms.page_values()
 
     def _url(self, path: str) -> str:
         back = request.values.get("back")
@@ -145,6 +144,11 @@ def plan_digest(nodes: tuple[NodeProgress, ...]) -> str:
     """What tells a plan from one of other nodes, or of another order."""
     text = "\n".join(f"{node.node_id} {node.target}" for node in nodes)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _purpose(action: str, cluster: str) -> str:
+    """What a confirmation is for; that the plan is the one shown is told by its digest."""
+    return repr(("operation", action, cluster))
 
 
 def _commands(state: str) -> tuple[tuple[str, str], ...]:

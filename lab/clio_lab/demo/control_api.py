@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -50,8 +52,15 @@ class ControlApiComponent:
 
     @property
     def command(self) -> str:
-        """The topology for people."""
-        return f"curl {self._url}"
+        """The topology for people, asked for as actions are: with the operator's token."""
+        return f'curl -H "Authorization: Bearer $(cat {shlex.quote(self._token_path)})" {self._url}'
+
+    @property
+    def _token_path(self) -> str:
+        """The file with the token that the control API makes at its first start, from here if it is below."""
+        path = self._directory / "token"
+        here = Path.cwd()
+        return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
     @property
     def _url(self) -> str:
@@ -76,6 +85,7 @@ class ControlApiComponent:
         child.wait_ready(
             lambda: no_answer("127.0.0.1", self.port, "/-/healthy"), START_TIMEOUT, self._interrupt
         )
+        progress(f"the token for the control API's actions, and for its pages, is in {self._token_path}")
 
     def stop(self) -> None:
         """End both."""
