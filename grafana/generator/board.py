@@ -52,14 +52,23 @@ def build(board: Board) -> models.Dashboard:
     top = 0
     number = 0
     for section in board.sections:
+        row = None
         if section.title:
             number += 1
             row = builders.Row(section.title).id(number).grid_pos(models.GridPos(h=1, w=COLUMNS, x=0, y=top))
-            builder = builder.with_row(row)
             top += 1
-        number, top, placed = _place(section.tiles, number, top)
+        number, bottom, placed = _place(section.tiles, number, top)
+        if row is not None and section.collapsed:
+            # Grafana has the panels of a closed row inside it, and what follows right below.
+            for panel in placed:
+                row = row.with_panel(panel)
+            builder = builder.with_row(row)
+            continue
+        if row is not None:
+            builder = builder.with_row(row)
         for panel in placed:
             builder = builder.with_panel(panel)
+        top = bottom
     return builder.build()
 
 
@@ -68,7 +77,8 @@ def _place(tiles: Sequence[Tile], number: int, top: int) -> tuple[int, int, list
     left = 0
     row_height = 0
     for tile in tiles:
-        if left + tile.width > COLUMNS:
+        width = COLUMNS if tile.repeated else tile.width
+        if left + width > COLUMNS:
             left = 0
             top += row_height
             row_height = 0
@@ -76,7 +86,7 @@ def _place(tiles: Sequence[Tile], number: int, top: int) -> tuple[int, int, list
         # The builder positions a panel at 0, 0 itself; only the very first one is there, and it stays.
         position = models.GridPos(h=tile.height, w=tile.width, x=left, y=top)
         placed.append(tile.panel.id(number).grid_pos(position))
-        left += tile.width
+        left += width
         row_height = max(row_height, tile.height)
     return number, top + row_height, placed
 

@@ -21,6 +21,11 @@ HUNG: Final = "purple"
 NEUTRAL: Final = "blue"
 IDLE: Final = "#8e8e8e"
 
+LITTLE: Final = "super-light-blue"
+SOME: Final = "light-blue"
+MUCH: Final = "semi-dark-blue"
+MOST: Final = "dark-blue"
+
 CPU: Final = "blue"
 MEMORY: Final = "purple"
 GPU: Final = "super-light-blue"
@@ -84,8 +89,10 @@ QUEUED: Final = _band("queue_length")
 # Seconds.
 SAMPLE_AGE: Final = Band(120, None)
 """ClioNodeStatisticsStale: no new sample in 2 minutes."""
-ROUND_TRIP: Final = Band(1, 3)
-"""The exporter gives a node up after 3 s, unless configured."""
+ROUND_TRIP: Final = Band(0.5, 3)
+"""Of one small question; the exporter gives a node up after 3 s, unless configured."""
+ALL_ANSWERS: Final = Band(1, 3)
+"""Of all questions of a scrape."""
 TIME_TO_FULL: Final = _band("forecast_later", "forecast_soon", low_is_bad=True)
 TIME_TO_FAILURE: Final = _band("failure_predicted", "failure_imminent", low_is_bad=True)
 SCRAPE_TIME: Final = Band(int(THRESHOLDS["scrape_slow"].value * THRESHOLDS["scrape_timeout"].value), None)
@@ -147,11 +154,15 @@ LEADER: Final[Mapping] = {"0": ("", IDLE), "1": ("leader", NEUTRAL)}
 SEVERITY: Final[Mapping] = {"1": ("info", NEUTRAL), "2": ("warning", WARN), "3": ("critical", BAD)}
 SUCCESS: Final[Mapping] = {"0": ("failed", BAD), "1": ("ok", GOOD)}
 WORKER_STATE: Final[Mapping] = {
-    "0": ("idle", IDLE),
-    "1": ("busy", GOOD),
-    "2": ("stuck", BAD),
-    "3": ("stopped", WARN),
+    "0": ("up to 1 task/s", IDLE),
+    "1": ("up to 10", LITTLE),
+    "2": ("up to 100", SOME),
+    "3": ("up to 1,000", MUCH),
+    "4": ("more", MOST),
+    "5": ("stuck", BAD),
+    "6": ("stopped", WARN),
 }
+"""By tens: `boards.node.worker_states`."""
 
 
 def nothing(text: str) -> models.ValueMapping:

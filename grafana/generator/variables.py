@@ -157,6 +157,23 @@ def cards() -> builders.QueryVariable:
     )
 
 
+def blocks(matchers: str) -> builders.QueryVariable:
+    """The hundreds of node ids that a map has a panel for: with more tiles in one, none could be read."""
+    return (
+        _query(
+            "block",
+            "Hundreds",
+            "The nodes by hundreds of their ids.",
+            f"query_result({queries.blocks(matchers)})",
+        )
+        .regex('/block="(?<value>[^"]+)".*[{,]name="(?<text>[^"]+)"/')
+        .multi(True)
+        .include_all(True)
+        .current(_ALL)
+        .hide(models.VariableHide.HIDE_VARIABLE)
+    )
+
+
 def busiest(expression: str, description: str) -> builders.QueryVariable:
     """The hostnames of the few nodes that lead by `expression`, so that lines do not drown the reader."""
     return (

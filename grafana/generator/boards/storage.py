@@ -5,7 +5,7 @@ from __future__ import annotations
 from grafana.generator import links, thresholds, variables
 from grafana.generator.board import Board
 from grafana.generator.panels import Column, Query, Section, Tile, lines, number, rows
-from grafana.generator.queries import BDEV_KEYS, FEW, KEYS, NODE, by_type, linkable, of_type, rate
+from grafana.generator.queries import BDEV_KEYS, FEW, KEYS, NODE, by_type, linkable, of_type, per_device, rate
 
 _NONE = "No block device reports"
 _NO_ARRAY = "No erasure-coded array (safe_bdev)"
@@ -23,14 +23,14 @@ def board() -> Board:
             Section("Tiers", _tiers()),
             Section("Traffic", _traffic()),
             Section("Targets and devices", _devices()),
-            Section("Erasure-coded arrays", _arrays()),
-            Section("Device health", _device_health()),
+            Section("Erasure-coded arrays", _arrays(), collapsed=True),
+            Section("Device health", _device_health(), collapsed=True),
         ],
     )
 
 
 def _sum(metric: str) -> str:
-    return f"sum(max by ({BDEV_KEYS}) ({metric}{{{NODE}}}))"
+    return f"sum({per_device(metric)})"
 
 
 def _totals() -> list[Tile]:
@@ -69,7 +69,7 @@ def _totals() -> list[Tile]:
         ),
         number(
             "Read",
-            "Bytes read a second (clio_bdev_read_bytes_total).",
+            "Bytes read a second (clio_bdev_read_bytes_total), without devices in memory, which runtimes do not count.",
             f"sum({rate('clio_bdev_read_bytes_total')})",
             unit="binBps",
             width=4,
@@ -78,7 +78,8 @@ def _totals() -> list[Tile]:
         ),
         number(
             "Written",
-            "Bytes written a second (clio_bdev_written_bytes_total).",
+            "Bytes written a second (clio_bdev_written_bytes_total), without devices in memory, which runtimes do not "
+            "count.",
             f"sum({rate('clio_bdev_written_bytes_total')})",
             unit="binBps",
             width=4,
@@ -86,16 +87,13 @@ def _totals() -> list[Tile]:
             empty=_NONE,
         ),
         number(
-            "Memory reads",
-            "Cache effectiveness: share of the bytes read that came from ram, hbm or pinned devices "
-            "(clio_bdev_read_bytes_total, clio_bdev_info). Low means that reads go to slow tiers. Empty while "
-            "nothing is read.",
-            _memory_share(),
-            unit="percentunit",
+            "Blobs",
+            "Blobs whose metadata the selected nodes hold (clio_cte_blobs).",
+            _sum("clio_cte_blobs"),
             width=4,
             decimals=0,
             trend=True,
-            empty="Nothing is read",
+            empty="No context transfer engine",
         ),
     ]
 
@@ -104,12 +102,6 @@ def _time_to_full() -> str:
     still = f"max by ({BDEV_KEYS}) (deriv(clio_bdev_free_bytes{{{NODE}}}[15m])) < 0"
     growth = f"max by ({BDEV_KEYS}) (bdev:clio_bdev_used_bytes:deriv1h{{{NODE}}}) > 0 and {still}"
     return f"max by ({BDEV_KEYS}) (clio_bdev_free_bytes{{{NODE}}}) / ({growth})"
-
-
-def _memory_share() -> str:
-    read = of_type(rate("clio_bdev_read_bytes_total"))
-    fast = read.replace("clio_bdev_info{", 'clio_bdev_info{type=~"ram|hbm|pinned", ')
-    return f"sum({fast}) / (sum({read}) > 0)"
 
 
 def _tiers() -> list[Tile]:
@@ -122,7 +114,8 @@ def _tiers() -> list[Tile]:
             "Tiers",
             "Block devices by kind: how many, size, share allocated, traffic, and time until the tier is full "
             "if it goes on growing as in the last hour (clio_bdev_*, bdev:clio_bdev_used_bytes:deriv1h; empty: "
-            "it does not grow). From 90 % used it wants a look; under 3 days to full too.",
+            "it does not grow). Runtimes do not count what devices in memory read and write. From 90 % used it "
+            "wants a look; under 3 days to full too.",
             [
                 linkable(f"count by (cluster, type) (max by ({BDEV_KEYS}, type) (clio_bdev_info{{{NODE}}}))"),
                 linkable(capacity),
@@ -132,12 +125,12 @@ def _tiers() -> list[Tile]:
                 linkable(f"{free} / ({growth} > 0 and {still} < 0)"),
             ],
             [
-                Column("type", "Tier", width=75),
+                Column("type", "Tier", width=65),
                 Column("A", "Devices", "none", 70),
                 Column("B", "Size", "bytes", 85),
                 Column("C", "Used", "percentunit", 120, "gauge", thresholds.STORAGE_USED, low=0, high=1),
-                Column("D", "Read", "binBps", 90),
-                Column("E", "Written", "binBps", 90),
+                Column("D", "Read", "binBps", 95, absent="not counted"),
+                Column("E", "Written", "binBps", 95, absent="not counted"),
                 Column("F", "Full in", "dtdurations", 90, "colour", thresholds.TIME_TO_FULL, decimals=0),
                 Column("cluster", "Cluster", mapping={"All": ("unnamed", thresholds.IDLE)}),
             ],
@@ -167,13 +160,14 @@ def _traffic() -> list[Tile]:
         lines(
             "Bytes by tier",
             "Bytes a second read from (up) and written to (down) each tier (clio_bdev_read_bytes_total, "
-            "clio_bdev_written_bytes_total).",
+            "clio_bdev_written_bytes_total). Devices in memory are not counted by the runtimes: no line.",
             [
                 Query(by_type(rate("clio_bdev_read_bytes_total"), keys="type"), "read {{type}}"),
                 Query(f"-{by_type(rate('clio_bdev_written_bytes_total'), keys='type')}", "written {{type}}"),
             ],
             unit="binBps",
             low=None,
+            width=8,
             empty=_NONE,
         ),
         lines(
@@ -183,13 +177,16 @@ def _traffic() -> list[Tile]:
             [
                 Query(
                     "-sum by (type) ("
-                    + of_type(f"deriv(clio_bdev_free_bytes{{{NODE}}}[$__rate_interval])")
+                    + of_type(
+                        f"max by ({BDEV_KEYS}) (deriv(clio_bdev_free_bytes{{{NODE}}}[$__rate_interval]))"
+                    )
                     + ")",
                     "{{type}}",
                 )
             ],
             unit="binBps",
             low=None,
+            width=8,
             empty=_NONE,
         ),
         lines(
@@ -200,16 +197,8 @@ def _traffic() -> list[Tile]:
                 Query(f"sum(max by ({BDEV_KEYS}) (clio_cte_tags{{{NODE}}}))", "tags", "purple"),
             ],
             decimals=0,
+            width=8,
             empty="No context transfer engine",
-        ),
-        lines(
-            "Reads from memory tiers",
-            "Cache effectiveness: share of the bytes read that came from ram, hbm or pinned devices "
-            "(clio_bdev_read_bytes_total, clio_bdev_info). Low means that reads go to slow tiers.",
-            [Query(_memory_share(), "from memory", "blue")],
-            unit="percentunit",
-            high=1,
-            empty="Nothing is read",
         ),
     ]
 
@@ -217,8 +206,8 @@ def _traffic() -> list[Tile]:
 def _devices() -> list[Tile]:
     targets = f"max by ({BDEV_KEYS}) (clio_cte_targets{{{NODE}}})"
     used = (
-        f"1 - sum by ({KEYS}) (clio_bdev_free_bytes{{{NODE}}}) "
-        f"/ sum by ({KEYS}) (clio_bdev_capacity_bytes{{{NODE}}})"
+        f"1 - sum by ({KEYS}) ({per_device('clio_bdev_free_bytes')}) "
+        f"/ sum by ({KEYS}) ({per_device('clio_bdev_capacity_bytes')})"
     )
     return [
         rows(
@@ -229,7 +218,7 @@ def _devices() -> list[Tile]:
             [
                 linkable(f"sum by ({KEYS}) ({targets})"),
                 linkable(f"sum by ({KEYS}) (max by ({BDEV_KEYS}) (clio_cte_blobs{{{NODE}}}))"),
-                linkable(f"sum by ({KEYS}) (clio_bdev_capacity_bytes{{{NODE}}})"),
+                linkable(f"sum by ({KEYS}) ({per_device('clio_bdev_capacity_bytes')})"),
                 linkable(used),
             ],
             [
