@@ -70,6 +70,7 @@ class Setup:
     def __init__(self, home: Path, bin_dir: Path, key: Path, sshd: Sshd) -> None:
         self.home = home
         self.bin_dir = bin_dir
+        self.sshd = sshd
         self.node = f"127.0.0.1:{free_port()}"
         self.defaults: dict[str, Any] = {
             "port": sshd.port, "key_file": str(key), "agent": False, "connect_timeout": "3s",
@@ -475,6 +476,43 @@ def test_one_action_a_node(setup: Setup) -> None:
         assert 'clio_control_actions_total{action="restart",outcome="conflict"} 1.0' in text
         assert 'clio_control_actions_total{action="shutdown",outcome="failure"} 1.0' in text
         assert 'clio_control_action_duration_seconds_count{action="shutdown"} 1.0' in text
+
+
+def test_a_restart_followed_at_once_by_a_shutdown(setup: Setup, tmp_path: Path, bin_dir: Path) -> None:
+    """The node is busy for its own control API and for another, and the outcome is told afterwards."""
+    go, other_home = tmp_path / "go", tmp_path / "other"
+    other_home.mkdir()
+    gated = bin_dir / f"gated{tmp_path.name}"
+    gated.mkdir()
+    body = (
+        f'[ "$1" != stop ] || while [ ! -e {go} ]; do sleep 0.05; done; echo "$1" >>{tmp_path}/calls; exit 3'
+    )
+    (gated / "clio_run").write_text(f"#!/bin/sh\n[ $1 != --help ] || exit 0\n{body}\n")
+    (gated / "clio_run").chmod(0o755)
+    other = Setup(other_home, bin_dir, Path(setup.defaults["key_file"]), setup.sshd)
+    other.node = setup.node
+    environment = {"PATH": f"{gated}:/usr/bin:/bin", "HOME": str(setup.home)}
+    with setup.api(environment=environment) as api, other.api(environment=environment) as second:
+        answer = api.post(RESTART)
+        assert (answer.status_code, answer.json["success"]) == (200, True)
+        where = f"/api/actions/{answer.json['id']}"
+        assert api.get(where).json["state"] == "running"
+        refused = api.post(SHUTDOWN)
+        assert refused.status_code == 409
+        assert refused.json["busy"]["id"] == answer.json["id"]
+        refused = second.post(SHUTDOWN)
+        assert (refused.status_code, refused.json["reason"]) == (409, "busy")
+        assert "node 0 is busy: a restart by" in refused.json["error"]
+        go.touch()
+        deadline = time.monotonic() + 30
+        while (found := api.get(where).json)["state"] == "running":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert (found["state"], found["action"]) == ("failed", "restart")
+        assert "clio_run ended with exit code 3" in found["message"]
+        assert (tmp_path / "calls").read_text().split() == ["stop", "start"]
+        assert api.audit()[-1]["outcome"] == "not_up"
+        assert 'outcome="not_up"} 1.0' in api.get("/metrics").text
 
 
 def test_audit_lines_say_who_did_what_when_and_what_came_of_it(setup: Setup) -> None:
