@@ -17,6 +17,7 @@ CONTAINERS: Final = "tests/containers"
 _VERSION: Final = re.compile(r"^tests/integration/.*\[(\d+\.\d+\.\d+)\]$")
 
 TOGETHER: Final = {
+    # What shares four real runtimes, which cost processor time for as long as they run.
     "cluster4 1": (
         "cardinality", "control_cluster", "control_demo", "good_guest", "local_cluster", "python_client",
     ),
@@ -24,7 +25,7 @@ TOGETHER: Final = {
     # What needs a processor for itself does not compete with its like.
     "thousands": ("large_clusters", "scale"),
 }  # fmt: skip
-"""Files of tests/integration that share four real runtimes, which cost processor time while they run."""
+"""Files of tests/integration that are a group."""
 
 LONGEST: Final = (CONTAINERS, "cluster4 1", "cluster4 2", "tests/integration/test_soak.py", "thousands")
 """Groups that begin first, so that nobody waits for one of them in the end."""
