@@ -80,7 +80,6 @@ class AccessControl:
         self._reads = RateLimiter(limits.reads_per_second, 2 * limits.reads_per_second)
         self._actions = RateLimiter(limits.actions_per_minute / 60, limits.actions_per_minute)
         self._failures = RateLimiter(limits.failed_logins_per_minute / 60, limits.failed_logins_per_minute)
-        self._refusals = RateLimiter(1.0, 120)
         self._routes = {route.endpoint: route for route in routes}
 
     def install(self, app: Flask) -> None:
@@ -98,11 +97,11 @@ class AccessControl:
         route = self._routes.get(request.endpoint)
         if route is None:
             raise Forbidden("this endpoint has no access rule")
+        g.action = route.action and request.method == "POST"
         try:
             return self._check_route(route)
         except ApiError as error:
-            # Who floods us with refused requests must not fill the disk with them.
-            if route.action and not self._refusals.take(request.remote_addr or ""):
+            if route.action:
                 self._refused(error)
             raise
 

@@ -19,7 +19,7 @@ from clio_client.membership import Member
 from clio_control_api import promapi
 from clio_control_api.access import AccessControl, LogInNeeded
 from clio_control_api.actions import MAX_WAIT_S
-from clio_control_api.admission import WrongNodeError, identify
+from clio_control_api.admission import identify
 from clio_control_api.api import Reads
 from clio_control_api.errors import ApiError, BadRequest, NotFound, Unauthorized, Unavailable
 from clio_control_api.openapi import document
@@ -27,7 +27,7 @@ from clio_control_api.operations.api import OperationApi
 from clio_control_api.operations.pages import OperationPages
 from clio_control_api.operations.stream import Listeners
 from clio_control_api.pages import error_page, log_in_redirect, page_context, page_views
-from clio_control_api.principals import Identity, OutOfScopeError, require_action_on
+from clio_control_api.principals import Identity, require_action_on
 from clio_control_api.promapi import PromError
 from clio_control_api.reasons import checked_reason
 from clio_control_api.routes import ROUTES
@@ -36,6 +36,7 @@ from clio_control_api.services import Services, plan_for
 from clio_web.logs import get_logger
 
 MAX_PARAMETER: Final = 4096
+MAX_SELECTORS: Final = 16
 _WAIT = re.compile(r"[0-9]{1,3}", re.ASCII)
 _log = get_logger(__name__)
 
@@ -151,10 +152,12 @@ class _Api:
     # --- for a Grafana variable -------------------------------------------------------------------
 
     def prom_series(self) -> dict[str, Any]:
-        return _prom([labels for text in self._matches() for labels in self._series(text)])
+        # Of selectors that select the same series, each is told once, as Prometheus does.
+        found = {tuple(labels.items()): labels for text in self._matches() for labels in self._series(text)}
+        return _prom(list(found.values()))
 
     def prom_values(self, name: str) -> dict[str, Any]:
-        texts = request.args.getlist("match[]")[:16] or [promapi.METRIC]
+        texts = _selectors(request.args.getlist("match[]")) or [promapi.METRIC]
         values = {labels[name] for text in texts for labels in self._series(text) if name in labels}
         if name == "node_id_regex" and not values:
             values = {promapi.NOTHING}
@@ -179,7 +182,7 @@ class _Api:
         texts = request.values.getlist("match[]")
         if not texts:
             raise PromError("no match[] parameter provided")
-        return texts[:16]
+        return _selectors(texts)
 
     def _series(self, text: str) -> list[dict[str, str]]:
         selector = promapi.parse_selector(text)
@@ -232,6 +235,13 @@ def _parameter(name: str) -> str | None:
     return values[0] if values else None
 
 
+def _selectors(texts: list[str]) -> list[str]:
+    texts = list(dict.fromkeys(texts))
+    if len(texts) > MAX_SELECTORS:
+        raise PromError(f"{len(texts)} different match[] are more than {MAX_SELECTORS}")
+    return texts
+
+
 def _time(text: str | None) -> float:
     try:
         found = float(text) if text and len(text) < 32 else time.time()
@@ -253,16 +263,16 @@ def _prom(data: Any) -> dict[str, Any]:
 
 
 def _audit_refusal(services: Services, error: ApiError) -> None:
+    if g.get("audited"):
+        return
+    g.audited = True
     identity: Identity | None = g.get("identity")
     arguments = request.view_args or {}
-    try:
-        services.audit.write(
-            "refused", actor=identity.name if identity else None, client=request.remote_addr,
-            path=request.path[:200], node_id=str(arguments.get("node_id", ""))[:40] or None,
-            status=error.status, error=str(error)[:300],
-        )  # fmt: skip
-    except Unavailable:
-        return  # logged; the request is refused anyway
+    services.audit.write_refusal(
+        actor=identity.name if identity else None, client=request.remote_addr,
+        path=request.path[:200], node_id=str(arguments.get("node_id", ""))[:40] or None,
+        status=error.status, error=str(error)[:300],
+    )  # fmt: skip
 
 
 def _add_error_handlers(app: Flask, services: Services) -> None:
@@ -277,7 +287,8 @@ def _add_error_handlers(app: Flask, services: Services) -> None:
 
     @app.errorhandler(ApiError)
     def api_error(error: ApiError) -> Response:
-        if isinstance(error, (WrongNodeError, OutOfScopeError)) and request.method == "POST":
+        # An action that meets a busy node writes that down itself.
+        if g.get("action") and error.status in (403, 404, 409) and "busy" not in error.fields:
             _audit_refusal(services, error)
         found = answer(error.status, str(error), dict(error.fields))
         found.headers.update(error.headers)

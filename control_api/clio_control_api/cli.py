@@ -21,7 +21,7 @@ from clio_client.transport.choice import check_transport, make_transport
 from clio_client.transport.zeromq import DEFAULT_REPLY_PORT as EXPORTER_REPLY_PORT
 from clio_control_api.actions import ActionRunner
 from clio_control_api.app import create_app
-from clio_control_api.audit import AuditLog
+from clio_control_api.audit import SYSLOG_SOCKET, AuditLog, problems
 from clio_control_api.clusters import Clusters
 from clio_control_api.exposure import Auth, auth_of
 from clio_control_api.metrics import Metrics
@@ -52,9 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["token"]:
         return token_command(arguments[1:])
+    if arguments[:1] == ["audit"]:
+        return _audit(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="clio-control-api",
-        description="Serves the control API until stopped. 'clio-control-api token' makes and lists tokens.",
+        description="Serves the control API until stopped. 'clio-control-api token' makes and lists tokens, "
+        "'clio-control-api audit verify FILE' checks an audit log.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"clio-control-api {__version__}")
@@ -122,7 +125,7 @@ def application(settings: Settings, env: Mapping[str, str], home: Path) -> Itera
     try:
         clusters = Clusters(settings.exporter, env, home, queries)
         metrics = Metrics()
-        audit = AuditLog(settings.audit_path)
+        audit = AuditLog(settings.audit_path, SYSLOG_SOCKET if settings.audit_syslog else None)
         runner = ActionRunner(Performer(queries), audit, metrics, max_actions=settings.limits.max_actions)
         metrics.watch_tokens(tokens.counts)
         operations = OperationRunner(
@@ -154,10 +157,13 @@ def application(settings: Settings, env: Mapping[str, str], home: Path) -> Itera
         )
         try:
             operations.restore()
-            yield Application(services, server, app, tuple(_warnings(settings)), made_token)
+            yield Application(
+                services, server, app, tuple(_warnings(settings, server.tls_enabled)), made_token
+            )
         finally:
             operations.close()
             runner.close()
+            audit.close()
     finally:
         queries.close()
 
@@ -178,8 +184,8 @@ def check_exposure(settings: Settings) -> Auth:
     return auth_of(settings)
 
 
-def _warnings(settings: Settings) -> Iterator[str]:
-    tls = settings.web_config_file is not None or (settings.external_url or "").startswith("https://")
+def _warnings(settings: Settings, tls: bool) -> Iterator[str]:
+    tls = tls or (settings.external_url or "").startswith("https://")
     if not is_loopback(settings.host) and not tls:
         yield "tokens travel in clear text: configure TLS with --web-config-file, or a proxy and external_url"
     if settings.proxy_hops and not settings.trusted_proxies and not is_loopback(settings.host):
@@ -197,3 +203,20 @@ def _warnings(settings: Settings) -> Iterator[str]:
             f"host_keys is off for {', '.join(unchecked)}: whoever is in the middle can act as the node; use "
             "accept-new"
         )
+
+
+def _audit(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="clio-control-api audit", allow_abbrev=False)
+    parser.add_argument("what", choices=["verify"], help="check that no line was changed or taken out")
+    parser.add_argument("file", type=Path, help="the audit log")
+    args = parser.parse_args(arguments)
+    try:
+        with args.file.open("rb") as lines:
+            found = problems(lines)
+    except OSError as error:
+        sys.stderr.write(f"clio-control-api: cannot read {args.file}: {error.strerror or error}\n")
+        return 2
+    for problem in found[:100]:
+        sys.stdout.write(f"{args.file}: {problem}\n")
+    sys.stdout.write(f"{args.file}: {f'{len(found)} problems' if found else 'the chain is whole'}\n")
+    return 1 if found else 0

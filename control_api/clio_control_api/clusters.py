@@ -114,14 +114,26 @@ class Clusters:
         return members
 
     def config_files(self, cluster: str) -> Sequence[ConfigFile]:
-        """The runtimes' configuration files that can be found on this host."""
+        """The runtimes' configuration files that can be found on this host.
+
+        Raises:
+            Unavailable: reading them takes too long.
+        """
         members = self.members(cluster)
         configs = self._clusters[cluster].configs
 
-        async def work(_transport: Transport) -> Sequence[ConfigFile]:
-            return await configs.refresh(members, _FILES_S)
+        async def work(_transport: Transport) -> Sequence[ConfigFile] | None:
+            try:
+                return await configs.read_within(members, _FILES_S)
+            except TimeoutError:
+                return None
 
-        return self._queries.client.call(work, _FILES_S + _GRACE_S)
+        found = self._queries.client.call(work, _FILES_S + _GRACE_S)
+        if found is None:
+            raise Unavailable(
+                f"reading the runtime's configuration takes longer than {_FILES_S:g} s; try again later"
+            )
+        return found
 
     def _drop_others(self) -> None:
         """End what leads to nodes that are no members, and to members by another address."""

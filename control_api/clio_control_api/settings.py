@@ -233,6 +233,9 @@ class Settings:
     audit_log: Path | None = setting(
         None, PATH, "where actions are written down", flag=False, shown="`STATE_DIR/audit.jsonl`"
     )
+    audit_syslog: bool = setting(
+        False, table.BOOLEAN, "send the audit log to journald or syslog (`/dev/log`) too", flag=False
+    )
     dashboard_url: str | None = setting(None, _URL, "where the pages lead back to", flag=False)
     external_url: str | None = setting(None, _URL, "address that browsers use, behind a proxy", flag=False)
     allowed_origins: tuple[str, ...] = setting(

@@ -56,12 +56,16 @@ class RuntimeConfigFiles:
 
     async def refresh(self, members: Sequence[Member], seconds: float) -> tuple[ConfigFile, ...]:
         """`read` off the event loop; () when it takes longer than ``seconds``."""
-        self._members = tuple(members)
         try:
-            return await self._background.result(seconds)
+            return await self.read_within(members, seconds)
         except TimeoutError:
             _log.warning("reading runtime configuration files takes too long", seconds=seconds)
             return ()
+
+    async def read_within(self, members: Sequence[Member], seconds: float) -> tuple[ConfigFile, ...]:
+        """`read` off the event loop. Raises `TimeoutError` when it takes longer than ``seconds``."""
+        self._members = tuple(members)
+        return await self._background.result(seconds)
 
     def read(self, members: Sequence[Member]) -> tuple[ConfigFile, ...]:
         """One file a member where the settings name them so, else the cluster's; () when there is none.

@@ -270,9 +270,14 @@ def test_the_old_openness_has_to_be_asked_for(
         assert api.post("/logout").status_code == 403
 
 
-def test_starts_on_any_address_with_tokens(tmp_path: Path) -> None:
-    tokens = write_tokens(tmp_path / "tokens")
-    settings = settings_from({"host": "0.0.0.0", "port": "0", "tokens_file": tokens}, {}, tmp_path)
+@pytest.mark.parametrize("web", [None, "http_server_config: {headers: {X-Frame-Options: deny}}\n"])
+def test_starts_on_any_address_with_tokens(tmp_path: Path, web: str | None) -> None:
+    """A web configuration that has headers only is no TLS."""
+    flags = {"host": "0.0.0.0", "port": "0", "tokens_file": write_tokens(tmp_path / "tokens")}
+    if web is not None:
+        (tmp_path / "web.yml").write_text(web)
+        flags["web_config_file"] = tmp_path / "web.yml"
+    settings = settings_from(flags, {}, tmp_path)
     with application(settings, {}, tmp_path) as built:
         assert any("clear text" in warning for warning in built.warnings)
         assert built.made_token is None
@@ -680,6 +685,13 @@ def test_refused_actions_are_in_the_audit_log(guarded: Api) -> None:
     ]
     assert lines[1]["node_id"] == "2"
     assert all("clio_" not in str(line) for line in lines)
+
+
+def test_actions_on_what_is_not_there_are_in_the_audit_log(guarded: Api) -> None:
+    assert guarded.post("/api/topology/node/4711/shutdown", TOKENS["anna"][1]).status_code == 404
+    assert guarded.get("/api/node/4711/workers", TOKENS["anna"][1]).status_code == 404
+    (line,) = guarded.audit()
+    assert (line["event"], line["status"], line["node_id"], line["actor"]) == ("refused", 404, "4711", "anna")
 
 
 def test_nothing_is_done_without_an_audit_log(

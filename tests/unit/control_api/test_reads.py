@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from clio_client.config.runtime_files import RuntimeConfigFiles
 from clio_lab.simulator.process import SimulatorProcess
 from tests.exporter_process import eventually
 from tests.unit.control_api.support import NODES, Api, control_api
@@ -98,6 +99,18 @@ def test_pools_and_configuration(api: Api) -> None:
     missing = api.get("/api/config")
     assert missing.status_code == 404
     assert "clio.yaml" in missing.json["error"]
+
+
+def test_a_configuration_on_a_slow_file_system_is_not_a_missing_one(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slow(*_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(RuntimeConfigFiles, "read_within", slow)
+    answer = api.get("/api/config")
+    assert answer.status_code == 503
+    assert "takes longer" in answer.json["error"]
 
 
 @pytest.mark.parametrize("fault", ["refused", "hang", "silent", "garbage", "non-zmq", "truncated:40"])
