@@ -9,6 +9,8 @@ from grafana.generator.queries import BDEV_KEYS, FEW, KEYS, NODE, by_type, linka
 
 _NONE = "No block device reports"
 _NO_ARRAY = "No erasure-coded array (safe_bdev)"
+_STEADY = 0.8
+"""As in the alerts ClioBdevFillsWithin4Hours and ClioBdevFillsWithin3Days."""
 _NOT_GROWING = "Nothing grows"
 
 
@@ -57,9 +59,9 @@ def _totals() -> list[Tile]:
         ),
         number(
             "First device full in",
-            "Time until the first device is full if it goes on growing as in the last hour, and still grows "
-            "(clio_bdev_free_bytes, bdev:clio_bdev_used_bytes:deriv1h). Under 3 days it wants a look, under 4 "
-            "hours a hand.",
+            "Time until the first device is full, at the slower of its pace of an hour and that of 5 minutes, of "
+            "devices that fill steadily (bdev:clio_bdev_full_seconds:forecast1h, "
+            "bdev:clio_bdev_fill_steadiness:ratio1h over 80 %). Under 3 days it wants a look, under 4 hours a hand.",
             f"min({_time_to_full()})",
             unit="dtdurations",
             band=thresholds.TIME_TO_FULL,
@@ -99,22 +101,22 @@ def _totals() -> list[Tile]:
 
 
 def _time_to_full() -> str:
-    still = f"max by ({BDEV_KEYS}) (deriv(clio_bdev_free_bytes{{{NODE}}}[15m])) < 0"
-    growth = f"max by ({BDEV_KEYS}) (bdev:clio_bdev_used_bytes:deriv1h{{{NODE}}}) > 0 and {still}"
-    return f"max by ({BDEV_KEYS}) (clio_bdev_free_bytes{{{NODE}}}) / ({growth})"
+    """Of devices that fill steadily enough for the alerts too."""
+    steady = f"{per_device('bdev:clio_bdev_fill_steadiness:ratio1h')} > {_STEADY}"
+    return f"{per_device('bdev:clio_bdev_full_seconds:forecast1h')} and {steady}"
 
 
 def _tiers() -> list[Tile]:
     capacity = by_type(f"max by ({BDEV_KEYS}) (clio_bdev_capacity_bytes{{{NODE}}})")
     free = by_type(f"max by ({BDEV_KEYS}) (clio_bdev_free_bytes{{{NODE}}})")
-    growth = by_type(f"max by ({BDEV_KEYS}) (bdev:clio_bdev_used_bytes:deriv1h{{{NODE}}})")
-    still = by_type(f"max by ({BDEV_KEYS}) (deriv(clio_bdev_free_bytes{{{NODE}}}[15m]))")
+    hour = by_type(per_device("bdev:clio_bdev_used_bytes:deriv1h"))
+    now = by_type(per_device("bdev:clio_bdev_used_bytes:deriv5m"))
     return [
         rows(
             "Tiers",
             "Block devices by kind: how many, size, share allocated, traffic, and time until the tier is full "
-            "if it goes on growing as in the last hour (clio_bdev_*, bdev:clio_bdev_used_bytes:deriv1h; empty: "
-            "it does not grow). Runtimes do not count what devices in memory read and write. From 90 % used it "
+            "at the slower of its pace of an hour and that of 5 minutes (clio_bdev_*, "
+            "bdev:clio_bdev_used_bytes:deriv1h, bdev:clio_bdev_used_bytes:deriv5m; empty: it does not grow). Runtimes do not count what devices in memory read and write. From 90 % used it "
             "wants a look; under 3 days to full too.",
             [
                 linkable(f"count by (cluster, type) (max by ({BDEV_KEYS}, type) (clio_bdev_info{{{NODE}}}))"),
@@ -122,7 +124,7 @@ def _tiers() -> list[Tile]:
                 linkable(f"1 - {free} / ({capacity} > 0)"),
                 linkable(by_type(rate("clio_bdev_read_bytes_total"))),
                 linkable(by_type(rate("clio_bdev_written_bytes_total"))),
-                linkable(f"{free} / ({growth} > 0 and {still} < 0)"),
+                linkable(f"{free} / (({hour} < {now} or {now}) > 0)"),
             ],
             [
                 Column("type", "Tier", width=65),
@@ -237,9 +239,11 @@ def _devices() -> list[Tile]:
         ),
         rows(
             "Devices",
-            "Every block device, fullest first: size, share allocated, and time until it is full if it goes on "
-            "growing as in the last hour (clio_bdev_*, bdev:clio_bdev_used_bytes:deriv1h; empty: it does not "
-            "grow). From 90 % used it wants a look; under 3 days to full too.",
+            "Every block device, fullest first: size, share allocated, time until it is full at the slower of its "
+            "pace of an hour and that of 5 minutes, and how steadily it fills: in a straight line is 100 %, and "
+            "under 80 % the time is no forecast (clio_bdev_*, bdev:clio_bdev_full_seconds:forecast1h, "
+            "bdev:clio_bdev_fill_steadiness:ratio1h; empty: it does not grow, or is known for less than half an "
+            "hour). From 90 % used it wants a look; under 3 days to full too.",
             [
                 linkable(f"max by ({BDEV_KEYS}, type) (clio_bdev_info{{{NODE}}})"),
                 linkable(f"max by ({BDEV_KEYS}) (clio_bdev_capacity_bytes{{{NODE}}})"),
@@ -247,15 +251,17 @@ def _devices() -> list[Tile]:
                     f"1 - max by ({BDEV_KEYS}) (clio_bdev_free_bytes{{{NODE}}}) "
                     f"/ (max by ({BDEV_KEYS}) (clio_bdev_capacity_bytes{{{NODE}}}) > 0)"
                 ),
-                linkable(_time_to_full()),
+                linkable(per_device("bdev:clio_bdev_full_seconds:forecast1h")),
+                linkable(per_device("bdev:clio_bdev_fill_steadiness:ratio1h")),
             ],
             [
                 Column("node_id", "Node", width=70, links=[links.node_from_row()]),
                 Column("pool_name", "Device"),
                 Column("type", "Tier", width=70),
-                Column("B", "Size", "bytes", 90),
-                Column("C", "Used", "percentunit", 120, "gauge", thresholds.STORAGE_USED, low=0, high=1),
-                Column("D", "Full in", "dtdurations", 110, "colour", thresholds.TIME_TO_FULL, decimals=0),
+                Column("B", "Size", "bytes", 80),
+                Column("C", "Used", "percentunit", 115, "gauge", thresholds.STORAGE_USED, low=0, high=1),
+                Column("D", "Full in", "dtdurations", 95, "colour", thresholds.TIME_TO_FULL, decimals=0),
+                Column("E", "Steady", "percentunit", 70, decimals=0),
                 *(Column(name, name, hidden=True) for name in ("cluster", "hostname", "pool_id")),
             ],
             sort="Used",
