@@ -13,7 +13,7 @@ from pathlib import Path
 
 from clio_client.config.settings import CLUSTER, RUNTIME
 from clio_client.config.table import reference
-from clio_control_api.settings import LIMITS, SETTINGS, SSH
+from clio_control_api.settings import ALERTMANAGER, LIMITS, SETTINGS, SSH
 from clio_exporter.collectors import reference as metrics
 from clio_exporter.flags import LOG, WEB
 from clio_exporter.kit import rules
@@ -31,6 +31,7 @@ TABLES = {
     "flags of HTTP and logs": reference((*WEB, *LOG)),
     "control API": reference(SETTINGS),
     "limits": reference(LIMITS, "limits."),
+    "alertmanager": reference(ALERTMANAGER, "alertmanager."),
     "ssh": reference(SSH),
     "alerts": alerting.alerts_table(),
     "thresholds": alerting.thresholds_table(),

@@ -106,7 +106,7 @@ class AccessControl:
             raise
 
     def _check_route(self, route: Route) -> Response | None:
-        self._check_size()
+        self._check_size(route)
         if request.method == "OPTIONS":
             return self._preflight(route)
         if route.role is None and not route.page:
@@ -144,14 +144,16 @@ class AccessControl:
                 f"{route.role.name.lower()}"
             )
 
-    def _check_size(self) -> None:
+    def _check_size(self, route: Route) -> None:
         limits = self._settings.limits
+        max_body = route.max_body or limits.max_body_bytes
         if len(request.environ.get("RAW_URI") or request.full_path) > limits.max_url_bytes:
             raise UriTooLongError(f"the URL is longer than {limits.max_url_bytes} bytes")
         if request.headers.get("Transfer-Encoding"):
             raise LengthRequiredError("send the body with a Content-Length")
-        if (request.content_length or 0) > limits.max_body_bytes:
-            raise PayloadTooLargeError(f"the body is larger than {limits.max_body_bytes} bytes")
+        if (request.content_length or 0) > max_body:
+            raise PayloadTooLargeError(f"the body is larger than {max_body} bytes")
+        request.max_content_length = max_body
 
     def _check_host(self) -> None:
         """Against DNS rebinding: without a token, only names that mean this machine are answered to."""

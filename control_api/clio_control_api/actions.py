@@ -131,6 +131,7 @@ class ActionRunner:
             with self._lock:
                 self._threads.add(thread)
             thread.start()
+            self._metrics.recent_actions.add(_shown(action))
         except RuntimeError as error:  # how Python says that the system gives no more threads
             text = f"the {action.action} cannot be started: {error}; try again later"
             self._forget(action, thread)
@@ -196,6 +197,15 @@ class ActionRunner:
         self._store.end(action, remember=False)
         with self._lock:
             self._threads.discard(thread)
+
+
+def _shown(action: Action) -> tuple[str, ...]:
+    """What dashboards say of an action, in the order of `RecentActions.LABELS`."""
+    member = action.plan.member
+    return (
+        action.action, member.cluster, str(member.node_id), member.hostname, action.actor, action.reason,
+        action.client,
+    )  # fmt: skip
 
 
 def _fields(action: Action, role: str) -> _Fields:

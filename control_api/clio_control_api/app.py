@@ -20,12 +20,14 @@ from clio_control_api import promapi
 from clio_control_api.access import AccessControl, LogInNeeded
 from clio_control_api.actions import MAX_WAIT_S
 from clio_control_api.admission import identify
+from clio_control_api.alertmanager.webhook import AlertmanagerApi
 from clio_control_api.api import Reads
 from clio_control_api.errors import ApiError, BadRequest, NotFound, Unauthorized, Unavailable
 from clio_control_api.openapi import document
 from clio_control_api.operations.api import OperationApi
 from clio_control_api.operations.pages import OperationPages
 from clio_control_api.operations.stream import Listeners
+from clio_control_api.operations.world import RealWorld
 from clio_control_api.pages import error_page, log_in_redirect, page_context, page_views
 from clio_control_api.principals import Identity, require_action_on
 from clio_control_api.promapi import PromError
@@ -60,7 +62,9 @@ def create_app(services: Services) -> Flask:
     app.extensions["dashboard_url"] = services.settings.dashboard_url
     pages = page_views(services, access_control)
     listeners = Listeners(services.operations, services.settings.limits.max_listeners)
+    world = RealWorld(services.settings, services.clusters, services.queries, services.runner)
     owners = {
+        "alertmanager": AlertmanagerApi(services, world),
         "api": _Api(services),
         "pages": pages,
         "operations": OperationApi(services, listeners),

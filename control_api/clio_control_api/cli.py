@@ -33,6 +33,7 @@ from clio_control_api.origins import is_loopback
 from clio_control_api.performer import Performer
 from clio_control_api.proxies import ForwardedMiddleware
 from clio_control_api.queries import NodeQueries
+from clio_control_api.routes import WEBHOOK_BODY
 from clio_control_api.services import Services
 from clio_control_api.settings import ENV_PREFIX, FILE, SETTINGS, Settings, load, private_directory
 from clio_control_api.token_command import token_command
@@ -146,7 +147,7 @@ def application(settings: Settings, env: Mapping[str, str], home: Path) -> Itera
             config_file=settings.web_config_file,
             max_requests=_THREADS,
         )
-        limits = ServerLimits(max_body_bytes=4 * settings.limits.max_body_bytes)
+        limits = ServerLimits(max_body_bytes=max(4 * settings.limits.max_body_bytes, WEBHOOK_BODY))
         server = WebServer(
             app,
             options,

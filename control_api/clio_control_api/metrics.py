@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from clio_client import __version__
 from clio_control_api.settings import ACTIONS
@@ -19,7 +24,41 @@ ours."""
 OPERATION_OUTCOMES = ("succeeded", "failed", "aborted", "interrupted")
 """What can come of an operation; interrupted: the service was not there to go on with it."""
 
+_SHOWN = 64
+_SHOWN_S = 900.0
 _BUCKETS = (0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300)
+
+
+class RecentActions(Collector):
+    """When actions of late began, with who, why and from where: marks on the time axis of dashboards.
+
+    Each is shown for a while only; Prometheus keeps it.
+    """
+
+    LABELS = ("action", "cluster", "node_id", "hostname", "actor", "reason", "client")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begun: deque[tuple[float, tuple[str, ...]]] = deque(maxlen=_SHOWN)
+
+    def add(self, labels: tuple[str, ...]) -> None:
+        """One has begun; `labels` are in the order of `LABELS`."""
+        with self._lock:
+            self._begun.append((time.time(), labels))
+
+    def collect(self) -> Iterator[Metric]:
+        """The family, for the registry."""
+        family = GaugeMetricFamily(
+            "clio_control_action_begin_timestamp_seconds",
+            "When an action of the last 15 minutes began, by who asked for it, why and from where.",
+            labels=self.LABELS,
+        )
+        with self._lock:
+            # The last of several with the same labels counts.
+            shown = {labels: at for at, labels in self._begun if time.time() - at < _SHOWN_S}
+        for labels, at in shown.items():
+            family.add_metric(labels, at)
+        yield family
 
 
 class Metrics:
@@ -64,6 +103,14 @@ class Metrics:
             "Rolling restarts and shutdowns that have not ended.",
             registry=self.registry,
         )
+        self.alert_decisions = Counter(
+            "clio_control_alert_decisions",
+            "Decisions on alerts that Alertmanager told of, by the action that is configured for them.",
+            ("action", "verdict"),
+            registry=self.registry,
+        )
+        self.recent_actions = RecentActions()
+        self.registry.register(self.recent_actions)
         self.build_info = Gauge(
             "clio_control_api_build_info",
             "1, with the version of the control API and of Python.",

@@ -9,6 +9,7 @@ from typing import Any, Final
 from clio_client import __version__
 from clio_control_api.action import STATES as ACTION_STATES
 from clio_control_api.actions import MAX_WAIT_S
+from clio_control_api.alertmanager.decide import VERDICTS, VERSION
 from clio_control_api.operations.model import NODE_STATES, ORDERS, STATES
 from clio_control_api.operations.plan import DEFAULT_WAIT_S, MAX_AT_ONCE, MIN_WAIT_S
 from clio_control_api.reasons import MAX_REASON
@@ -144,6 +145,36 @@ _SCHEMAS: Final[dict[str, _Schema]] = {
     ),
     "Operations": _object(
         {"operations": _list(_object(_OPERATION, closed=True, optional=_OPTIONAL))}, closed=True
+    ),
+    "Notification": _object(
+        {
+            "version": {"const": VERSION},
+            "alerts": _list(
+                _object(
+                    {
+                        "status": {"enum": ["firing", "resolved"]},
+                        "labels": {
+                            "type": "object", "additionalProperties": {"type": "string", "maxLength": 256},
+                        },
+                    }
+                )
+            ),
+        }
+    ),
+    "AlertDecisions": _object(
+        {
+            "dry_run": _FLAG,
+            "decisions": _list(
+                _object(
+                    {
+                        "alert": _TEXT, "verdict": {"enum": list(VERDICTS)}, "why": _TEXT, "action": _TEXT,
+                        "cluster": _TEXT, "node_id": _TEXT, "action_id": _TEXT,
+                    },
+                    closed=True, optional=("action", "action_id"),
+                )
+            ),
+        },
+        closed=True,
     ),
     "Events": _object(
         {

@@ -11,6 +11,9 @@ from clio_control_api.principals import Role
 from clio_control_api.reasons import MAX_REASON
 from clio_control_api.settings import ACTIONS
 
+WEBHOOK_BODY: Final = 128 * 1024
+"""Bytes of a notification of some 80 of this project's alerts; Alertmanager's `max_alerts` bounds it."""
+
 Schema = dict[str, Any]
 
 
@@ -49,6 +52,7 @@ class Route:
         role: what the caller must be; None: anyone.
         page: for people in browsers: also a log-in by cookie counts, and the page itself asks for one.
         action: it changes nodes when it is asked by POST.
+        max_body: bytes that a request's body may have; None: as the settings say.
         preflight: whether other sites named in `allowed_origins` may use it.
         arguments: further arguments of the view.
         operation: its description; None: not part of the API for programs.
@@ -60,6 +64,7 @@ class Route:
     role: Role | None = Role.VIEWER
     page: bool = False
     action: bool = False
+    max_body: int | None = None
     preflight: bool = True
     arguments: Mapping[str, str] = field(default_factory=dict)
     operation: Operation | None = None
@@ -226,6 +231,14 @@ ROUTES: Final[tuple[Route, ...]] = (
         ),
     ),
     *(route for command in ("abort", "pause", "resume") for route in _command(command)),
+    Route(
+        "/api/alertmanager", "alertmanager.notify", ("POST",), Role.OPERATOR, action=True,
+        max_body=WEBHOOK_BODY, preflight=False,
+        operation=Operation(
+            "Alertmanager's webhook: decides on each alert whether it causes an action", "AlertDecisions",
+            (400, 404, 503), body="Notification",
+        ),
+    ),
     _page("/operations", "operation_pages.all", role=Role.VIEWER),
     _page("/operations/<operation_id>", "operation_pages.one", role=Role.VIEWER),
     _page("/operations/<operation_id>/events", "operation_pages.events", role=Role.VIEWER),

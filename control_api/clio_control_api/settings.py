@@ -101,6 +101,14 @@ def _network(value: Field) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         raise value.refusal("not an address or network", "Write 10.0.0.5 or 10.0.0.0/24") from None
 
 
+def _alert_actions(section: Field) -> dict[str, str]:
+    return {name: value.choice(ACTIONS) for name, value in section.mapping().items()}
+
+
+def _alertmanager(section: Field) -> AlertmanagerSettings:
+    return table.updated(AlertmanagerSettings(), ALERTMANAGER, table.fields_of(ALERTMANAGER, section))
+
+
 def _limits(section: Field) -> Limits:
     return table.updated(Limits(), LIMITS, table.fields_of(LIMITS, section))
 
@@ -195,6 +203,21 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertmanagerSettings:
+    """What alerts may cause: nothing unless switched on, then only words in the log until dry_run is off."""
+
+    enabled: bool = setting(False, table.BOOLEAN, "whether `/api/alertmanager` takes notifications")
+    dry_run: bool = setting(True, table.BOOLEAN, "decide and write down, but do nothing")
+    actions: Mapping[str, str] = setting(
+        dict, Kind(_alert_actions), "names of alerts, each with `restart` or `shutdown`"
+    )
+    max_per_hour: int = setting(1, table.integer(1, 60), "actions an hour and a node")
+    max_down_percent: int = setting(
+        25, table.integer(0, 100), "nothing is done while more of the cluster's nodes than this are down"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything the control API is told."""
 
@@ -269,6 +292,13 @@ class Settings:
         "an operation goes on by itself when the service was away no longer than this",
         flag=False,
     )
+    alertmanager: AlertmanagerSettings = setting(
+        AlertmanagerSettings(),
+        Kind(_alertmanager),
+        "what alerts may cause",
+        shown="nothing, see below",
+        **_FILE_ONLY,
+    )
     log_level: str = setting("info", table.choice(*logs.LEVELS), "what is logged")
     log_format: str = setting("logfmt", table.choice(*logs.FORMATS), "how it is written")
     exporter: ClientSettings = ClientSettings()
@@ -303,6 +333,7 @@ class Settings:
 
 SSH: Final = table_of(SshSettings)
 LIMITS: Final = table_of(Limits)
+ALERTMANAGER: Final = table_of(AlertmanagerSettings)
 SETTINGS: Final = table_of(Settings, flags="--", variables=ENV_PREFIX)
 FILE: Final = Setting(
     "config", PATH, None, f"settings file (YAML); also {ENV_PREFIX}CONFIG; see docs/control-api.md",

@@ -21,6 +21,7 @@ class Board:
     Attributes:
         uid: stable identity, also its file name.
         question: what the dashboard answers, in one sentence.
+        actions: links to what can be done, after those to the other dashboards.
     """
 
     uid: str
@@ -28,6 +29,7 @@ class Board:
     sections: Sequence[Section]
     variables: Sequence[Builder[models.VariableModel]]
     annotations: Sequence[Builder[models.AnnotationQuery]] = ()
+    actions: Sequence[builders.DashboardLink] = ()
     span: str = "now-30m"
     tags: Sequence[str] = field(default=(links.TAG,))
 
@@ -45,7 +47,7 @@ def build(board: Board) -> models.Dashboard:
         .timepicker(builders.TimePicker().refresh_intervals(["5s", "10s", "30s", "1m", "5m", "15m"]))
         .refresh("5s")
         .editable()
-        .links(links.navigation(board.uid))
+        .links([*links.navigation(board.uid), *board.actions])
         .variables([variables.datasource(), *board.variables])
         .annotations(list(board.annotations))
     )

@@ -114,7 +114,8 @@ class OperationPages:
     def _plan_page(self, action: str, conflict: ApiError | None = None) -> str:
         values = request.values
         names = self._services.clusters.names
-        cluster = values.get("cluster") or (names[0] if len(names) == 1 else "")
+        # With one cluster a dashboard's link may name it, none, or all.
+        cluster = names[0] if len(names) == 1 else values.get("cluster", "")
         chosen = cluster in names
         problem, busy = "", None
         nodes: tuple[NodeProgress, ...] = ()

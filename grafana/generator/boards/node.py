@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from grafana.generator import links, thresholds, variables
-from grafana.generator.annotations import restarts
+from grafana.generator.annotations import actions, restarts
 from grafana.generator.board import Board
 from grafana.generator.panels import Column, Query, Section, Tile, lines, number, rows, states
 from grafana.generator.queries import (
@@ -31,7 +31,7 @@ def board(control_api: str) -> Board:
         uid="clio-node",
         question="Everything about one node: is it well, what do its workers and devices do.",
         variables=[variables.cluster(), variables.one_node(), variables.control_api(control_api)],
-        annotations=[restarts(NODE)],
+        annotations=[restarts(NODE), actions(NODE)],
         sections=[
             Section("", _identity()),
             Section("Workers", _workers()),

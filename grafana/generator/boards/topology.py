@@ -46,6 +46,7 @@ def board(control_api: str) -> Board:
             variables.blocks(FOUND),
             variables.control_api(control_api),
         ],
+        actions=[links.rolling("restart", "Restart nodes"), links.rolling("shutdown", "Shut down nodes")],
         sections=[
             Section("", [_card(), *_totals()]),
             Section("All nodes", [_map(), _alerts(), _table()]),

@@ -293,7 +293,8 @@ def test_data_links_lead_somewhere(uid: str) -> None:
     names = {variable["name"] for variable in boards.variables(uid)}
     for url in re.findall(r'"url": "([^"]+)"', json.dumps(load(uid))):
         assert re.match(
-            r"/d/clio-[a-z]+|\$\{control_api\}/nodes/\$\{[\w.]+\}/(restart|shutdown)\$\{__data\.fields\.which\}$",
+            r"/d/clio-[a-z]+|\$\{control_api\}/nodes/\$\{[\w.]+\}/(restart|shutdown)\$\{__data\.fields\.which\}$"
+            r"|\$\{control_api\}/operations/(restart|shutdown)\?",
             url,
         ), url
         if target := re.match(r"/d/(clio-\w+)\?", url):

@@ -307,6 +307,7 @@ def test_one_left_alone_for_long_is_interrupted_and_can_be_resumed(make: Make, w
     found = runner.start(orders(nodes="1-2"))
     await_that(runner, found, lambda at: 1 in world.actions)
     world.effect("restart", 1)
+    runner.close()
     now[0] += 601
     world.on_act = world.succeed
     after = make(clock=lambda: now[0])
