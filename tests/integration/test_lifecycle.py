@@ -204,6 +204,8 @@ def test_a_node_that_hangs_until_its_connection_ends(
     check = OthersComplete(whole, cluster4, without=3)
     opened = "clio_exporter_runtime_connections_opened_total"
     before = exporter.take(TIMEOUT)
+    # A runtime sends one each 5 s; a connection that never had any does not miss them.
+    alive_for(node, 8, exporter, check)
     node.pause()
     try:
         for scrape in exporter.takes(36, timeout=TIMEOUT, pause=0.5):
