@@ -12,9 +12,9 @@ import pytest
 from clio_lab.simulator.process import SimulatorProcess
 from tests.alertmanager import Alertmanager
 from tests.integration.sshd import Sshd, make_key
+from tests.ports import free_port
 from tests.system import needs_system
 from tests.unit.control_api.support import TOKENS, Api, control_api
-from tests.unit.lab.simulator.raw_client import free_base_port
 
 pytestmark = [pytest.mark.integration, needs_system("sshd", "prometheus-alertmanager")]
 
@@ -29,7 +29,7 @@ def api(tmp_path: Path) -> Iterator[Api]:
         f"start) echo $NODE >>{tmp_path}/started ;; esac\n"
     )
     command.chmod(0o755)
-    port = free_base_port()
+    port = free_port()
     ssh: dict[str, Any] = {
         "host": "127.0.0.1", "key_file": str(key), "program": str(command), "agent": False,
         "environment": {"HOME": str(tmp_path), "NODE": "{node_id}"},
