@@ -56,9 +56,9 @@ def path(tmp_path: Path) -> Path:
         ("[node1]:22", NODE, False),
         ("gate", HostName("node1", 2222, "gate"), True),
         ("node1", HostName("node1", 2222, "gate"), False),
-        (paramiko.HostKeys.hash_host("node1"), NODE, True),
-        (paramiko.HostKeys.hash_host("[node1]:2222"), ODD_PORT, True),
-        (paramiko.HostKeys.hash_host("node2"), NODE, False),
+        pytest.param(paramiko.HostKeys.hash_host("node1"), NODE, True, id="hashed"),
+        pytest.param(paramiko.HostKeys.hash_host("[node1]:2222"), ODD_PORT, True, id="hashed with port"),
+        pytest.param(paramiko.HostKeys.hash_host("node2"), NODE, False, id="hashed other"),
     ],
 )
 def test_which_hosts_a_line_means(path: Path, hosts: str, name: HostName, known: bool) -> None:
