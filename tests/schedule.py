@@ -19,7 +19,8 @@ _VERSION: Final = re.compile(r"^tests/integration/.*\[(\d+\.\d+\.\d+)\]$")
 TOGETHER: Final = {
     # What shares four real runtimes, which cost processor time for as long as they run.
     "cluster4 1": (
-        "cardinality", "control_cluster", "control_demo", "good_guest", "local_cluster", "python_client",
+        "cardinality", "control_cluster", "control_demo", "control_operations", "good_guest", "local_cluster",
+        "python_client",
     ),
     "cluster4 2": ("alerting", "control_load", "dashboards", "lifecycle", "prometheus", "truth", "wheel"),
     # What needs a processor for itself does not compete with its like.

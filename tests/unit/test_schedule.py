@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tests.paths import ROOT
 from tests.schedule import CONTAINERS, LONGEST, TOGETHER, group_of, rank
 
@@ -28,6 +30,13 @@ def test_files_that_share_runtimes_are_a_group() -> None:
         files = [f"tests/integration/test_{name}.py" for name in names]
         assert {group_of(f"{file}::test_one") for file in files} == {group}
         assert [file for file in files if not (ROOT / file).exists()] == []
+
+
+def test_files_that_use_the_four_runtimes_are_in_a_group_that_shares_them() -> None:
+    files = (ROOT / "tests/integration").glob("test_*.py")
+    users = {file.stem.removeprefix("test_") for file in files if re.search(r"\bcluster4: ", file.read_text())}
+    together = [name for group, names in TOGETHER.items() if group.startswith("cluster4") for name in names]
+    assert sorted(users) == sorted(together)
 
 
 def test_what_takes_long_begins_first_and_what_computes_fills_the_gaps() -> None:
