@@ -124,6 +124,20 @@ def test_a_token_holds_until_it_expires(tmp_path: Path) -> None:
     assert (before.counts(), at.counts()) == ((1, 0, 0, True), (0, 1, 0, True))
 
 
+def test_a_token_that_is_revoked_right_after_the_file_was_read_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In place and with the same length: where the file system's clock has coarse ticks, its date stays."""
+    token, path = new_token(), tmp_path / "tokens"
+    line = line_of("anna", Role.OPERATOR, token)
+    store = store_of(path, line, line_of("otto", Role.OPERATOR, new_token()))
+    as_it_is = path.stat()
+    monkeypatch.setattr(Path, "stat", lambda _: as_it_is)
+    assert store.find(token).name == "anna"
+    path.write_text(path.read_text().replace(line, f"#{line[1:]}"))
+    assert reason(store, token) == "unknown"
+
+
 def test_a_file_that_others_may_write_or_is_empty_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     path.write_text("# none yet\n")

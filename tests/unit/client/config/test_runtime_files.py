@@ -40,7 +40,8 @@ def test_a_path_that_is_none_is_an_error_of_the_file(tmp_path: Path, path: str) 
     assert found.error is not None
 
 
-def test_a_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
+def test_a_file_is_read_again_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clio_client.config.watched_file.SETTLED_S", 0.0)
     path = tmp_path / "clio.yaml"
     reader = files(str(path), tmp_path)
     (missing,) = reader.read(())
