@@ -48,6 +48,7 @@ ENDPOINTS = {
     "/operation.js": ("GET", NOBODY),
     "/api/topology/rolling-shutdown": ("POST", OPERATOR),
     "/api/topology/rolling-restart": ("POST", OPERATOR),
+    "/api/alertmanager": ("POST", OPERATOR),
     "/api/operations": ("GET", VIEWER),
     f"/api/operations/{UNKNOWN}": ("GET", VIEWER),
     f"/api/operations/{UNKNOWN}/events": ("GET", VIEWER),
@@ -79,8 +80,8 @@ CALLERS = {
 
 def succeeds(path: str, role: str) -> int:
     """What the path answers to who may ask for it."""
-    if UNKNOWN in path or path.endswith("/0"):
-        return 404
+    if UNKNOWN in path or path.endswith("/0") or path == "/api/alertmanager":
+        return 404  # no such thing, or switched off
     if "/rolling-" in path:
         return 400  # nothing says which nodes
     # An action gets as far as SSH, which nothing listens for.
