@@ -28,9 +28,11 @@ FIRST: Final = "0" * 64
 SYSLOG_SOCKET: Final = "/dev/log"
 """Where journald and syslog daemons take messages (sd-journal, syslog(3))."""
 
+WINDOW_S: Final = 10.0
+"""After so many seconds the refusals of a burst that were only counted are written."""
+
 _SYSLOG_AUTHPRIV_NOTICE: Final = 10 * 8 + 5  # RFC 5424, section 6.2.1
 _BURST: Final = 20
-_WINDOW_S: Final = 10.0
 _TAIL: Final = 64 * 1024
 
 _log = get_logger(__name__)
@@ -40,14 +42,24 @@ class AuditLog:
     """Appends to a file that only its owner can read. Thread-safe; the file may be rotated at any time."""
 
     def __init__(
-        self, path: Path, syslog: str | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        path: Path,
+        syslog: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        window: float = WINDOW_S,
     ) -> None:
-        """`syslog` is a socket that each line is sent to as well, as far as that works."""
+        """`syslog` is a socket that each line is sent to as well, as far as that works.
+
+        Of a burst of refusals, no longer than `window` seconds, the first are lines of their own.
+        """
         self._path = path
         self._syslog = syslog
         self._clock = clock
         self._lock = threading.Lock()
+        self._span = window
         self._window = (0.0, 0)
+        self._timer: threading.Timer | None = None
+        self._closed = False
         self._left_out: dict[tuple[str, str], int] = {}
 
     def write(self, event: str, **fields: Any) -> None:
@@ -67,7 +79,7 @@ class AuditLog:
         with self._lock:
             self._sum_up()
             began, count = self._window
-            if self._clock() - began >= _WINDOW_S:
+            if self._clock() - began >= self._span:
                 began, count = self._clock(), 0
             self._window = began, count + 1
             if count >= _BURST:
@@ -75,6 +87,7 @@ class AuditLog:
                 # Of many clients the first hundred are told apart.
                 kind = kind if kind in self._left_out or len(self._left_out) < 100 else (kind[0], "others")
                 self._left_out[kind] = self._left_out.get(kind, 0) + 1
+                self._sum_up_in(began + self._span - self._clock())
                 return
             try:
                 self._append("refused", fields)
@@ -84,17 +97,33 @@ class AuditLog:
     def close(self) -> None:
         """Write what was only counted so far."""
         with self._lock:
+            self._closed = True
+            if self._timer is not None:
+                self._timer.cancel()
             self._sum_up(now=True)
 
+    def _sum_up_in(self, seconds: float) -> None:
+        if self._timer is None and not self._closed:
+            self._timer = threading.Timer(max(0.0, seconds), self._on_time)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _on_time(self) -> None:
+        with self._lock:
+            self._timer = None
+            self._sum_up(now=True)
+            if self._left_out:
+                self._sum_up_in(self._span)
+
     def _sum_up(self, now: bool = False) -> None:
-        if not self._left_out or not (now or self._clock() - self._window[0] >= _WINDOW_S):
+        if not self._left_out or not (now or self._clock() - self._window[0] >= self._span):
             return
         try:
             for (status, client), count in list(self._left_out.items()):
                 self._append("refused_many", {"status": int(status), "client": client, "count": count})
                 del self._left_out[status, client]
         except Unavailable:
-            return  # logged; tried again with the next one
+            return  # logged; tried again later
 
     def _append(self, event: str, fields: dict[str, Any]) -> None:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

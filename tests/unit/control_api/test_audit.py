@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from clio_control_api import cli
 from clio_control_api.audit import FIRST, AuditLog, digest, problems
 from clio_control_api.errors import Unavailable
+from tests.exporter_process import eventually
 
 
 class Clock:
@@ -134,6 +136,28 @@ def test_a_burst_of_refusals_is_summed_up(tmp_path: Path) -> None:
     log.close()
     assert lines(path)[-1]["count"] == 11
     assert problems(path.read_bytes().splitlines(keepends=True)) == []
+
+
+def test_a_burst_that_nothing_follows_is_summed_up_in_time(tmp_path: Path) -> None:
+    """Also when the log could not be written at first. Once it is closed nothing is left behind."""
+    path = tmp_path / "later" / "audit.jsonl"
+    log = AuditLog(path, clock=Clock(), window=0.1)
+    others = set(threading.enumerate())
+    for _ in range(30):
+        log.write_refusal(status=401, client="10.0.0.1")
+    timers = set(threading.enumerate()) - others
+    assert timers
+    eventually("it was tried in vain", lambda: not any(timer.is_alive() for timer in timers))
+    path.parent.mkdir()
+    eventually("the sum is written", path.exists)
+    log.write("begin")
+    for _ in range(2):
+        log.write_refusal(status=401, client="10.0.0.1")
+    log.close()
+    found = [(line["event"], line.get("count")) for line in lines(path)]
+    assert found[:2] == [("refused_many", 10), ("begin", None)]
+    assert sum(count or 0 for _, count in found[2:]) == 2
+    eventually("no timer is left", lambda: set(threading.enumerate()) <= others)
 
 
 def test_lines_go_to_syslog_too(tmp_path: Path) -> None:
