@@ -130,8 +130,9 @@ class _Client(paramiko.SSHClient):  # type: ignore[misc]
     def log_in(self, where: Destination, settings: SshSettings, sock: Any, seconds: float) -> None:
         """Greet, check the host's key, authenticate; errors are those of paramiko and `SshError`."""
         self.connect(
-            where.host, where.port, sock=sock, timeout=seconds, banner_timeout=seconds, auth_timeout=AUTH_S,
-            transport_factory=self._transport_of, auth_strategy=Keys(where, settings),
+            # The user is for the strategy; without one paramiko looks up its own, which may have no name.
+            where.host, where.port, where.user, sock=sock, timeout=seconds, banner_timeout=seconds,
+            auth_timeout=AUTH_S, transport_factory=self._transport_of, auth_strategy=Keys(where, settings),
         )  # fmt: skip
 
     def _transport_of(self, sock: Any, **options: Any) -> paramiko.Transport:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import socket
 import subprocess
@@ -113,6 +114,19 @@ def setup(
     monkeypatch.setenv("HOME", str(tmp_path))  # whose ~/.ssh has the default keys
     yield Setup(tmp_path, bin_dir, key, sshd)
     sshd.await_no_sessions()
+
+
+def test_a_user_id_without_a_name_can_log_in_as_another(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container, whose image need not know the user it runs as."""
+    user = getpass.getuser()
+
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    assert setup.act(user=user)[0] == 200
 
 
 def test_success(setup: Setup) -> None:

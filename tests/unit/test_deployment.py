@@ -27,7 +27,7 @@ from tests.ports import closed_port
 
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((ROOT / "contrib" / "systemd").glob("*.service"))
-SCRIPTS = ("cluster", "deploy/node/entrypoint.sh")
+SCRIPTS = ("cluster", "deploy/node/entrypoint.sh", "deploy/node/keys.sh")
 
 
 def text(name: str) -> str:
@@ -96,6 +96,8 @@ def test_the_cluster_is_the_one_of_the_hostfile() -> None:
         for name, service in services.items()
         if name.startswith("node")
     ]
+    made_for = services["keys"]["command"][1:]
+    assert [word.replace("${CLIO_NODE_NETWORK:-172.28.0}", str(network)) for word in made_for] == addresses
     assert text("deploy/cluster/hostfile").split() == addresses
     assert document("deploy/cluster/clio.yaml")["networking"]["hostfile"] == "/etc/clio/hostfile"
 
