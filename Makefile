@@ -34,9 +34,9 @@ demo: setup ## Start a real 4-node runtime with traffic, exporter, Prometheus an
 	@$(BIN)/clio-exporter demo $(DEMO_ARGS)
 
 test: setup system-packages ## Run the whole test suite
-	@echo "test: the whole suite in $(WORKERS) processes; about 12 minutes on two processors. The first time, ten more:"
-	@echo "test: five older runtimes are installed into .cache, and images are built where there is a Docker engine"
-	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	@echo "test: the whole suite, in $(WORKERS) processes and then one by one; 20 to 30 minutes on two processors. The first time"
+	@echo "test: older runtimes are installed into .cache, and images are built where there is a Docker engine"
+	@sh scripts/test.sh $(BIN)/python $(WORKERS) $(PYTEST_ARGS)
 
 test-fast: setup ## Run the unit tests only
 	$(BIN)/python -m pytest tests/unit -n $(WORKERS) $(PYTEST_ARGS)

@@ -27,7 +27,7 @@ from clio_lab.demo.ports import find_base_port
 from tests.integration.footprint import Footprint, cpu_seconds
 from tests.integration.live import Deadline, Exporter, NodeScrape, free_port
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 SOAK_SECONDS = float(os.environ.get("CLIO_SOAK_SECONDS", "30"))
 

@@ -19,7 +19,7 @@ from clio_exporter.poller import NODES_AT_ONCE
 from clio_lab.simulator.process import SimulatorProcess
 from tests.exporter_process import ExporterProcess, eventually, free_port
 
-pytestmark = [pytest.mark.integration, pytest.mark.scale, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.scale, pytest.mark.alone, pytest.mark.timeout(600)]
 
 NODES = 1000
 WORKERS = 8

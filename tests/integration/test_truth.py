@@ -33,7 +33,7 @@ from clio_lab.demo.traffic import Traffic
 from tests.integration.live import Deadline, Exporter, NodeScrape, Series, free_port
 from tests.integration.raw_runtime import RawRuntime, decode, query_of, request_id
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 ROUNDS = 60
 """Scrapes a gauge is given to be caught in a moment at which it does not change."""

@@ -220,7 +220,7 @@ def test_every_make_target_is_phony_and_documented() -> None:
     assert set(re.findall(r"^  make (\S+) +\S", listed, re.MULTILINE)) == make_targets()
 
 
-@pytest.mark.parametrize("name", [".ci/run", "scripts/bootstrap.sh"])
+@pytest.mark.parametrize("name", [".ci/run", "scripts/bootstrap.sh", "scripts/test.sh"])
 def test_scripts_are_executable_and_parse(name: str) -> None:
     assert (ROOT / name).stat().st_mode & 0o111
     shell = text(name).splitlines()[0].removeprefix("#!")
