@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.parse
@@ -40,7 +41,10 @@ def firing_alerts(prometheus_url: str, timeout: float = TIMEOUT_S) -> tuple[Aler
         if len(body) > _MAX_ANSWER:
             raise AlertsError(f"the answer of Prometheus is longer than {_MAX_ANSWER} bytes")
         return read_alerts(json.loads(body))
-    except (OSError, ValueError, RecursionError) as error:
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise AlertsError(f"Prometheus cannot be asked: {error}") from None
+    except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise AlertsError(f"Prometheus cannot be asked: {reason}") from None
 
