@@ -14,7 +14,7 @@ WORKERS ?= 3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.clio-exporter-installed
 
-.PHONY: help setup system-packages demo test test-fast lint format docs rules dashboards soak bench clean distclean
+.PHONY: help setup system-packages demo test test-fast lint format docs alert-tables rules dashboards soak bench clean distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,14 +46,18 @@ lint: setup ## Check style, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python scripts/docs.py --check
+	$(BIN)/python -m scripts.docs --check
 
 format: setup ## Format the code and apply the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 docs: setup ## Generate docs/metrics.md, and the tables of settings and alerts, from the code
-	@$(BIN)/python scripts/docs.py
+	@$(BIN)/python -m scripts.docs
+
+alert-tables: setup ## Put alerts to the test (ten minutes) and write what came of it into docs/alerting.md and runbooks.md
+	CLIO_WRITE_TABLES=1 $(BIN)/python -m pytest -n 0 tests/integration/test_alerts_in_earnest.py $(PYTEST_ARGS)
+	@$(BIN)/python -m scripts.docs
 
 rules: docs ## Generate prometheus/rules/*.yml from their tables
 

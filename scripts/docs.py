@@ -1,7 +1,8 @@
 """Writes what documents and rules take from the code (`make docs`); --check only says what is stale.
 
 docs/metrics.md and prometheus/rules/*.yml are made as a whole. Tables of settings stand in their pages
-between `<!-- settings: NAME -->` and `<!-- end of settings -->`, those of rules the same way.
+between `<!-- settings: NAME -->` and `<!-- end of settings -->`, those of rules the same way. A runbook ends
+with what was done to see that its alert stays silent.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from clio_exporter.flags import LOG, WEB
 from clio_exporter.kit import rules
 from clio_exporter.kit.rules import reference as alerting
 from clio_exporter.settings import COLLECTOR, PROBE
+from scripts.alert_trials import Trials
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 RULES = ROOT / "prometheus" / "rules"
+TRIALS = Trials.read()
 TABLES = {
     "clusters": reference(CLUSTER),
     "runtime": reference(RUNTIME),
@@ -36,6 +39,8 @@ TABLES = {
     "alerts": alerting.alerts_table(),
     "thresholds": alerting.thresholds_table(),
     "recorded series": alerting.series_table(),
+    "silent": TRIALS.silent_table(),
+    "seen": TRIALS.seen_table(),
 }
 _MARKED = re.compile(
     r"(<!-- (?:settings|rules): (.*?) -->\n)(.*?)(<!-- end of (?:settings|rules) -->\n)", re.DOTALL
@@ -49,7 +54,9 @@ def pages() -> Iterator[tuple[Path, str]]:
     yield DOCS / "metrics.md", metrics.render()
     for path in sorted(DOCS.glob("*.md")):
         text = path.read_text(encoding="utf-8")
-        if _MARKED.search(text):
+        if path.name == "runbooks.md":
+            yield path, TRIALS.runbooks(text)
+        elif _MARKED.search(text):
             yield path, _MARKED.sub(lambda match: f"{match[1]}{TABLES[match[2]]}{match[4]}", text)
 
 
