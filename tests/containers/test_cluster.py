@@ -120,9 +120,13 @@ def test_the_control_api_knows_the_nodes_beforehand(cluster: ContainerCluster) -
 
 
 def test_nodes_have_nothing_to_spare(cluster: ContainerCluster) -> None:
-    code, status = cluster.nodes[0].execute("sh", "-c", "cat /proc/[0-9]*/status")
-    assert code == 0
-    lines = status.splitlines()
+    def statuses() -> list[str]:
+        # A process may end while it is looked at, and the engine may lose the output of a short command.
+        code, status = cluster.nodes[0].execute("sh", "-c", "cat /proc/[0-9]*/status")
+        assert code == 0
+        return status.splitlines()
+
+    lines = eventually("the node's processes are known", statuses)
     assert {line.split()[1] for line in lines if line.startswith("Uid:")} == {"10001"}
     assert {int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")} == {0}
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 
 from clio_lab import sshd
+from clio_lab.demo.cluster import TIMER_SLACK_US
+from clio_lab.demo.node import timer_slack
 from clio_lab.sshd import make_key
 from tests.ports import free_port
 
@@ -33,7 +35,9 @@ class Sshd:
 
     def __enter__(self) -> Sshd:
         options = ("AllowTcpForwarding yes", "MaxStartups 100", "PermitUserRC no")
-        self._running = sshd.Sshd(self._directory, self._keys, self.port, options=options)
+        # Runtimes that are started over it inherit this, like those that a cluster starts.
+        with timer_slack(TIMER_SLACK_US):
+            self._running = sshd.Sshd(self._directory, self._keys, self.port, options=options)
         try:
             self._running.wait_ready(self._running.missing, 20)
         except BaseException:
