@@ -35,9 +35,6 @@ class FixedExposition:
         if openmetrics:
             yield b"# EOF\n"
 
-    def report(self) -> Iterator[str]:
-        yield "target: n1:9413"
-
 
 @dataclass
 class Service:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from clio_lab.simulator.process import SimulatorProcess
-from tests.ports import free_port
-from tests.unit.lab.simulator.raw_client import RawClient
+from tests.unit.lab.simulator.raw_client import RawClient, free_base_port
 
 NODES = 9
 GENERATIONS = {4: "B", 5: "A", 7: "B", 8: "A"}
@@ -43,7 +42,7 @@ class Simulation:
 
 @pytest.fixture(scope="session")
 def _running() -> Iterator[Simulation]:
-    base_port = free_port()
+    base_port = free_base_port()
     options = ["--nodes", str(NODES), "--base-port", str(base_port), "--age", str(AGE), "--bdevs", "4"]
     for index, generation in GENERATIONS.items():
         options += ["--node-generation", f"{index}={generation}"]

@@ -1,1 +1,0 @@
-"""What goes with the exporter, made from tables for the names and limits of whoever asks."""
