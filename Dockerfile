@@ -51,12 +51,15 @@ RUN /opt/pip/bin/pip --python /opt/clio/bin/python install --constraint wheelhou
 FROM ${BASE_IMAGE} AS node
 RUN command -v sshd >/dev/null \
     || { apt-get update && apt-get install -y --no-install-recommends openssh-server && rm -rf /var/lib/apt/lists/*; }
-# Host keys of the package would be the same in every container; the entry point makes them.
+# Host keys of the package would be the same in every container; clio-keys makes them. A new volume gets owner and mode of
+# the directory that it is mounted on first: /nodes/N are the volumes of the nodes, as clio-keys sees them.
 RUN rm -f /etc/ssh/ssh_host_* \
     && groupadd --gid 10001 clio && useradd --uid 10001 --gid 10001 --home-dir /home/clio --create-home --shell /bin/bash clio \
-    && install -d -o clio -g clio -m 0755 /keys /etc/clio && install -d -o clio -g clio -m 0750 /var/lib/clio
+    && install -d -o clio -g clio -m 0755 /keys /etc/clio && install -d -o clio -g clio -m 0750 /var/lib/clio \
+    && install -d -o clio -g clio -m 0700 /nodes/1 /nodes/2 /nodes/3 /nodes/4
 COPY --from=build-node /opt/clio /opt/clio
 COPY deploy/node/entrypoint.sh /usr/local/bin/clio-node
+COPY deploy/node/keys.sh /usr/local/bin/clio-keys
 COPY lab/clio_lab/traffic.py /usr/local/bin/clio-traffic
 COPY deploy/node/healthcheck.py /usr/local/bin/clio-node-healthcheck
 ENV PATH=/opt/clio/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \

@@ -8,11 +8,13 @@ VENV ?= .venv
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 SOAK_SECONDS ?= 600
+# Processes that share the tests. Most tests wait for real parts, so more than two processors can run at once.
+WORKERS ?= 3
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.clio-exporter-installed
 
-.PHONY: help setup system-packages demo test test-fast lint format docs dashboards soak bench clean distclean
+.PHONY: help setup system-packages demo test test-fast lint format docs alert-tables rules dashboards soak bench clean distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,27 +29,37 @@ $(STAMP): pyproject.toml constraints.txt
 system-packages: ## Install the system packages the tests use (as root; otherwise say which line to run)
 	@sh scripts/bootstrap.sh packages test
 
-demo: setup ## Start a real 4-node runtime on this machine with traffic and the exporter; Ctrl-C stops all of it
+demo: setup ## Start a real 4-node runtime with traffic, exporter, Prometheus and Grafana; Ctrl-C stops all of it
+	@sh scripts/bootstrap.sh packages demo
 	@$(BIN)/clio-exporter demo $(DEMO_ARGS)
 
 test: setup system-packages ## Run the whole test suite
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@echo "test: the whole suite, in $(WORKERS) processes and then one by one; 20 to 30 minutes on two processors. The first time"
+	@echo "test: older runtimes are installed into .cache, and images are built where there is a Docker engine"
+	@sh scripts/test.sh $(BIN)/python $(WORKERS) $(PYTEST_ARGS)
 
 test-fast: setup ## Run the unit tests only
-	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/unit -n $(WORKERS) $(PYTEST_ARGS)
 
 lint: setup ## Check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m scripts.docs --check
 
 format: setup ## Format the code and apply the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: setup ## Generate docs/metrics.md, and the tables of settings, from the code
-	@$(BIN)/python scripts/docs.py
+docs: setup ## Generate docs/metrics.md, and the tables of settings and alerts, from the code
+	@$(BIN)/python -m scripts.docs
+
+alert-tables: setup ## Put alerts to the test (ten minutes) and write what came of it into docs/alerting.md and runbooks.md
+	CLIO_WRITE_TABLES=1 $(BIN)/python -m pytest -n 0 tests/integration/test_alerts_in_earnest.py $(PYTEST_ARGS)
+	@$(BIN)/python -m scripts.docs
+
+rules: docs ## Generate prometheus/rules/*.yml from their tables
 
 dashboards: setup ## Generate grafana/dashboards/*.json
 	@$(BIN)/python -m grafana.generator

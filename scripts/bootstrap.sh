@@ -46,7 +46,7 @@ find_python() {
 
 rows() { # GROUP: "package|present when" a line, without blanks around
     sed -e '/^[[:space:]]*#/d' -e '/^[[:space:]]*$/d' -e 's/[[:space:]]*|[[:space:]]*/|/g' "$list" |
-        awk -F'|' -v group="$1" '$3 == group { print $1 "|" $2 }'
+        awk -F'|' -v group="$1" 'index(" " $3 " ", " " group " ") { print $1 "|" $2 }'
 }
 
 present() { # PRESENT-WHEN
@@ -115,7 +115,7 @@ install_packages() { # PACKAGE...: one apt call each, so that one unknown packag
 }
 
 packages() { # GROUP; fails only where the project cannot work without them
-    [ -n "$(rows "$1")" ] || die "no system packages are listed for the group '$1' (groups: setup, test)"
+    [ -n "$(rows "$1")" ] || die "no system packages are listed for the group '$1' (groups: setup, test, demo)"
     missing=$(missing_packages "$1" | tr '\n' ' ')
     missing=${missing% }
     [ -n "$missing" ] || return 0
@@ -129,8 +129,11 @@ packages() { # GROUP; fails only where the project cannot work without them
         # shellcheck disable=SC2086 # a list of package names
         if flock -o -w 900 "${policy%/*}" sh "$0" install-locked $missing && [ -z "$(missing_packages "$1")" ]; then return 0; fi
     fi
-    [ "$1" != setup ] || return 1
-    say "going on; the tests that need them are skipped and say so (and fail where CI=true)"
+    case $1 in
+        setup) return 1 ;;
+        test) say "going on; the tests that need them are skipped and say so (and fail where CI=true)" ;;
+        *) say "going on without them" ;;
+    esac
 }
 
 # --- Virtual environment ----------------------------------------------------

@@ -1,7 +1,8 @@
-"""Writes what the documentation takes from the code (`make docs`); with --check only says what is stale.
+"""Writes what documents and rules take from the code (`make docs`); --check only says what is stale.
 
-docs/metrics.md is made as a whole. Tables of settings stand in their pages between
-`<!-- settings: NAME -->` and `<!-- end of settings -->`.
+docs/metrics.md and prometheus/rules/*.yml are made as a whole. Tables of settings stand in their pages
+between `<!-- settings: NAME -->` and `<!-- end of settings -->`, those of rules the same way. A runbook ends
+with what was done to see that its alert stays silent.
 """
 
 from __future__ import annotations
@@ -13,12 +14,18 @@ from pathlib import Path
 
 from clio_client.config.settings import CLUSTER, RUNTIME
 from clio_client.config.table import reference
-from clio_control_api.settings import LIMITS, SETTINGS, SSH
+from clio_control_api.settings import ALERTMANAGER, LIMITS, SETTINGS, SSH
 from clio_exporter.collectors import reference as metrics
 from clio_exporter.flags import LOG, WEB
+from clio_exporter.kit import rules
+from clio_exporter.kit.rules import reference as alerting
 from clio_exporter.settings import COLLECTOR, PROBE
+from scripts.alert_trials import Trials
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+RULES = ROOT / "prometheus" / "rules"
+TRIALS = Trials.read()
 TABLES = {
     "clusters": reference(CLUSTER),
     "runtime": reference(RUNTIME),
@@ -27,23 +34,39 @@ TABLES = {
     "flags of HTTP and logs": reference((*WEB, *LOG)),
     "control API": reference(SETTINGS),
     "limits": reference(LIMITS, "limits."),
+    "alertmanager": reference(ALERTMANAGER, "alertmanager."),
     "ssh": reference(SSH),
+    "alerts": alerting.alerts_table(),
+    "thresholds": alerting.thresholds_table(),
+    "recorded series": alerting.series_table(),
+    "silent": TRIALS.silent_table(),
+    "seen": TRIALS.seen_table(),
 }
-_MARKED = re.compile(r"(<!-- settings: (.*?) -->\n)(.*?)(<!-- end of settings -->\n)", re.DOTALL)
+_MARKED = re.compile(
+    r"(<!-- (?:settings|rules): (.*?) -->\n)(.*?)(<!-- end of (?:settings|rules) -->\n)", re.DOTALL
+)
 
 
 def pages() -> Iterator[tuple[Path, str]]:
-    """Every page that the code has a part in, as it ought to be."""
+    """Every file that the code has a part in, as it ought to be."""
+    for name, text in rules.render().items():
+        yield RULES / name, text
     yield DOCS / "metrics.md", metrics.render()
     for path in sorted(DOCS.glob("*.md")):
         text = path.read_text(encoding="utf-8")
-        if _MARKED.search(text):
+        if path.name == "runbooks.md":
+            yield path, TRIALS.runbooks(text)
+        elif _MARKED.search(text):
             yield path, _MARKED.sub(lambda match: f"{match[1]}{TABLES[match[2]]}{match[4]}", text)
+
+
+def _current(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 def main() -> int:
     """Write the pages, or say which are out of date; returns the exit status."""
-    stale = [(path, text) for path, text in pages() if path.read_text(encoding="utf-8") != text]
+    stale = [(path, text) for path, text in pages() if _current(path) != text]
     for path, text in stale:
         if "--check" in sys.argv[1:]:
             print(f"{path.name} is out of date: run make docs")

@@ -9,9 +9,7 @@ from __future__ import annotations
 import base64
 import http.client
 import os
-import random
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -25,27 +23,14 @@ from typing import TypeVar
 from prometheus_client.parser import text_string_to_metric_families
 
 from clio_lab.child import ChildProcess
+from tests.ports import free_port
 
 _T = TypeVar("_T")
 
 COMMAND = (sys.executable, "-m", "clio_exporter")
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 STOP_SECONDS = 20.0
 _KEPT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONWARNINGS", "VIRTUAL_ENV")
-
-
-def free_port() -> int:
-    """A TCP port nobody listens on, on any address, and below the ephemeral ports."""
-    for _ in range(500):
-        port = random.randrange(10_000, 20_000, 20)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("0.0.0.0", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no free port between 10000 and 20000")
 
 
 def eventually(what: str, attempt: Callable[[], _T], seconds: float = 30.0, *, pause: float = 0.05) -> _T:
@@ -262,7 +247,7 @@ def clean_environment(home: Path, more: Mapping[str, str] | None = None) -> dict
 
 
 def run_exporter(
-    directory: Path, *arguments: str, environment: Mapping[str, str] | None = None, seconds: float = 60.0
+    directory: Path, *arguments: str, environment: Mapping[str, str] | None = None, seconds: float = 180.0
 ) -> subprocess.CompletedProcess[str]:
     """Run `clio-exporter` to its end."""
     home = directory / "home"

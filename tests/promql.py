@@ -7,7 +7,8 @@ promql-parser, a grammar that follows Prometheus 3) and reports
 - metrics and labels that do not exist;
 - rate() and the like of a gauge, deriv() and the like of a counter, and windows too short for the
   scrape interval;
-- operands that can never match, because one side has labels that the other has not.
+- operands that can never match, because one side has labels that the other has not;
+- sums, counts and means over what several exporters say of one node: `max by` has to come first.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ SHORTEST_RATE = datetime.timedelta(seconds=60)
 
 _COUNTER_ONLY = frozenset({"rate", "irate", "increase"})
 _GAUGE_ONLY = frozenset({"deriv", "delta", "idelta", "predict_linear"})
+_NO_SUMS = frozenset({"max", "min", "group", "topk", "bottomk"})
+"""Aggregations that give no wrong number when a series is there twice."""
 _SCALAR_FUNCTIONS = frozenset({"time", "scalar", "pi"})
 
 
@@ -191,6 +194,8 @@ class _Linter:
 
     def _AggregateExpr(self, node: Any) -> frozenset[str]:
         inner = self.labels(node.expr) or frozenset()
+        if TARGET_LABELS | {"node_id"} <= inner and str(node.op) not in _NO_SUMS:
+            self._complain(f"{node.op} counts a node twice that two exporters see: put max by (...) inside")
         modifier = node.modifier
         if modifier is None:
             return frozenset()

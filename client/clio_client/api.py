@@ -281,7 +281,7 @@ class Cluster(_Base):
     def config_files(self, timeout: float | None = None) -> tuple[ConfigFile, ...]:
         """The runtimes' configuration files that this host can see; () when none is known.
 
-        ``entries`` have secrets masked, ``config.document`` has not.
+        ``entries`` have the values of known keys only, ``config.document`` is the whole file, secrets too.
         """
         return self._config_files(timeout).result()
 

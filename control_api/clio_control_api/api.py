@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from clio_client.config.masking import mask_secrets
+from clio_client.config.known_keys import publishable
+from clio_client.config.masking import mask_text
 from clio_client.config.runtime_conf import RuntimeConfig
 from clio_client.membership import Member
 from clio_control_api.clusters import Clusters
@@ -132,18 +133,18 @@ class Reads:
         return {
             "pools": [
                 {
-                    "mod_name": pool.mod_name,
-                    "pool_name": pool.pool_name,
-                    "pool_id": pool.pool_id,
-                    "pool_query": pool.pool_query,
+                    "mod_name": mask_text(pool.mod_name),
+                    "pool_name": mask_text(pool.pool_name),
+                    "pool_id": mask_text(pool.pool_id),
+                    "pool_query": mask_text(pool.pool_query),
                 }
                 for pool in config.compose
             ]
         }
 
     def config(self, cluster: str) -> dict[str, Any]:
-        """The runtime's configuration, secrets masked."""
-        return {"config": _clean(mask_secrets(self._config(cluster).document))}
+        """What may be shown of the runtime's configuration."""
+        return {"config": _clean(publishable(self._config(cluster).document))}
 
     def _config(self, cluster: str) -> RuntimeConfig:
         files = self._clusters.config_files(cluster)

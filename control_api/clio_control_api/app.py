@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 import time
 import uuid
+from datetime import datetime, timezone
 from functools import partial
 from typing import Any, Final
 
@@ -17,20 +17,28 @@ from clio_client import __version__
 from clio_client.errors import RuntimeClientError
 from clio_client.membership import Member
 from clio_control_api import promapi
-from clio_control_api.access import AccessControl, Identity, LogInNeeded
+from clio_control_api.access import AccessControl, LogInNeeded
 from clio_control_api.actions import MAX_WAIT_S
-from clio_control_api.admission import WrongNodeError, identify
+from clio_control_api.admission import identify
+from clio_control_api.alertmanager.webhook import AlertmanagerApi
 from clio_control_api.api import Reads
-from clio_control_api.errors import ApiError, BadRequest, Unauthorized, Unavailable
+from clio_control_api.errors import ApiError, BadRequest, NotFound, Unauthorized, Unavailable
 from clio_control_api.openapi import document
-from clio_control_api.pages import error_page, log_in_redirect, page_views
+from clio_control_api.operations.api import OperationApi
+from clio_control_api.operations.pages import OperationPages
+from clio_control_api.operations.stream import Listeners
+from clio_control_api.operations.world import RealWorld
+from clio_control_api.pages import error_page, log_in_redirect, page_context, page_views
+from clio_control_api.principals import Identity, require_action_on
 from clio_control_api.promapi import PromError
+from clio_control_api.reasons import checked_reason
 from clio_control_api.routes import ROUTES
 from clio_control_api.search import Search, SearchError, parse_search
 from clio_control_api.services import Services, plan_for
 from clio_web.logs import get_logger
 
 MAX_PARAMETER: Final = 4096
+MAX_SELECTORS: Final = 16
 _WAIT = re.compile(r"[0-9]{1,3}", re.ASCII)
 _log = get_logger(__name__)
 
@@ -38,8 +46,6 @@ _log = get_logger(__name__)
 def create_app(services: Services) -> Flask:
     """Build the application with all endpoints."""
     app = Flask("clio_control_api", static_folder=None)
-    # Log-ins end with the process: nothing to store, nothing to leak.
-    app.secret_key = secrets.token_bytes(32)
     app.config["MAX_CONTENT_LENGTH"] = services.settings.limits.max_body_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = services.settings.limits.max_body_bytes
     app.json.ensure_ascii = True  # type: ignore[attr-defined]
@@ -47,14 +53,26 @@ def create_app(services: Services) -> Flask:
     app.url_map.strict_slashes = True
     app.url_map.merge_slashes = False
     access_control = AccessControl(
-        services.settings, services.tokens, ROUTES, partial(_audit_refusal, services)
-    )
+        services.settings, services.auth, services.tokens, services.metrics, ROUTES,
+        partial(_audit_refusal, services),
+    )  # fmt: skip
     access_control.install(app)
+    app.add_template_filter(_utc, "utc")
+    app.context_processor(partial(page_context, access_control.forms, services.auth))
     app.extensions["dashboard_url"] = services.settings.dashboard_url
-    api, pages = _Api(services), page_views(services, access_control)
+    pages = page_views(services, access_control)
+    listeners = Listeners(services.operations, services.settings.limits.max_listeners)
+    world = RealWorld(services.settings, services.clusters, services.queries, services.runner)
+    owners = {
+        "alertmanager": AlertmanagerApi(services, world),
+        "api": _Api(services),
+        "pages": pages,
+        "operations": OperationApi(services, listeners),
+        "operation_pages": OperationPages(services, listeners, access_control.forms, pages.page_values),
+    }
     for route in ROUTES:
-        owner = pages if route.view.startswith("pages.") else api
-        view = partial(getattr(owner, route.view.removeprefix("pages.")), **route.arguments)
+        owner, _, name = route.view.rpartition(".")
+        view = partial(getattr(owners[owner or "api"], name), **route.arguments)
         app.add_url_rule(
             route.path, route.endpoint, view, methods=[*route.methods, "OPTIONS"],
             provide_automatic_options=False,
@@ -113,27 +131,37 @@ class _Api:
     def act(self, node_id: str, action: str) -> tuple[dict[str, Any], int]:
         wait = wait_seconds(_parameter("wait"), action)
         member = self._clusters.current_member(self._cluster(), node_id)
+        require_action_on(g.identity, member)
         before = identify(self._services.queries, member, _parameter("hostname"))
+        self._services.operations.check_free(member)
         plan = plan_for(self._services, member)
         identity: Identity = g.identity
         started = self._services.runner.start(
             action, plan, before, actor=identity.name, role=identity.role.name.lower(),
-            client=request.remote_addr or "", wait=wait,
+            client=request.remote_addr or "", wait=wait, reason=checked_reason(_parameter("reason")),
         )  # fmt: skip
         ssh = plan.ssh
         # Every step has its own bound; this one is for the case that a bound fails.
-        started.done.wait(2 * (ssh.connect_timeout + 30) + ssh.command_timeout + wait)
-        if started.result is None:
-            raise Unavailable(f"the {action} has not ended; its outcome will be in the audit log")
-        return started.result.document(), started.result.status
+        started.answered.wait(2 * (ssh.connect_timeout + 30) + ssh.command_timeout + wait)
+        if started.answer is None:
+            raise Unavailable(f"the {action} has not ended; ask /api/actions/{started.id} for its outcome")
+        return {**started.answer.document(), "id": started.id}, started.answer.status
+
+    def action(self, action_id: str) -> dict[str, Any]:
+        found = self._services.runner.find(action_id)
+        if found is None:
+            raise NotFound("this action is not known, or was too long ago; the audit log has all of them")
+        return found.document()
 
     # --- for a Grafana variable -------------------------------------------------------------------
 
     def prom_series(self) -> dict[str, Any]:
-        return _prom([labels for text in self._matches() for labels in self._series(text)])
+        # Of selectors that select the same series, each is told once, as Prometheus does.
+        found = {tuple(labels.items()): labels for text in self._matches() for labels in self._series(text)}
+        return _prom(list(found.values()))
 
     def prom_values(self, name: str) -> dict[str, Any]:
-        texts = request.args.getlist("match[]")[:16] or [promapi.METRIC]
+        texts = _selectors(request.args.getlist("match[]")) or [promapi.METRIC]
         values = {labels[name] for text in texts for labels in self._series(text) if name in labels}
         if name == "node_id_regex" and not values:
             values = {promapi.NOTHING}
@@ -158,7 +186,7 @@ class _Api:
         texts = request.values.getlist("match[]")
         if not texts:
             raise PromError("no match[] parameter provided")
-        return texts[:16]
+        return _selectors(texts)
 
     def _series(self, text: str) -> list[dict[str, str]]:
         selector = promapi.parse_selector(text)
@@ -199,7 +227,7 @@ def wait_seconds(text: str | None, action: str) -> float:
 
 def wants_html() -> bool:
     """Whether the answer is for a person's browser."""
-    return request.path.startswith("/nodes/") or request.path in ("/login", "/logout")
+    return request.path.startswith(("/nodes/", "/operations")) or request.path in ("/", "/login", "/logout")
 
 
 def _parameter(name: str) -> str | None:
@@ -211,12 +239,23 @@ def _parameter(name: str) -> str | None:
     return values[0] if values else None
 
 
+def _selectors(texts: list[str]) -> list[str]:
+    texts = list(dict.fromkeys(texts))
+    if len(texts) > MAX_SELECTORS:
+        raise PromError(f"{len(texts)} different match[] are more than {MAX_SELECTORS}")
+    return texts
+
+
 def _time(text: str | None) -> float:
     try:
         found = float(text) if text and len(text) < 32 else time.time()
     except ValueError:
         found = time.time()
     return found if 0 <= found < 1e12 else time.time()
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _natural(text: str) -> tuple[int, int, str]:
@@ -228,16 +267,16 @@ def _prom(data: Any) -> dict[str, Any]:
 
 
 def _audit_refusal(services: Services, error: ApiError) -> None:
+    if g.get("audited"):
+        return
+    g.audited = True
     identity: Identity | None = g.get("identity")
     arguments = request.view_args or {}
-    try:
-        services.audit.write(
-            "refused", actor=identity.name if identity else None, client=request.remote_addr,
-            path=request.path[:200], node_id=str(arguments.get("node_id", ""))[:40] or None,
-            status=error.status, error=str(error)[:300],
-        )  # fmt: skip
-    except Unavailable:
-        return  # logged; the request is refused anyway
+    services.audit.write_refusal(
+        actor=identity.name if identity else None, client=request.remote_addr,
+        path=request.path[:200], node_id=str(arguments.get("node_id", ""))[:40] or None,
+        status=error.status, error=str(error)[:300],
+    )  # fmt: skip
 
 
 def _add_error_handlers(app: Flask, services: Services) -> None:
@@ -252,7 +291,8 @@ def _add_error_handlers(app: Flask, services: Services) -> None:
 
     @app.errorhandler(ApiError)
     def api_error(error: ApiError) -> Response:
-        if isinstance(error, WrongNodeError) and request.method == "POST":
+        # An action that meets a busy node writes that down itself.
+        if g.get("action") and error.status in (403, 404, 409) and "busy" not in error.fields:
             _audit_refusal(services, error)
         found = answer(error.status, str(error), dict(error.fields))
         found.headers.update(error.headers)

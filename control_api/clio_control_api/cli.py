@@ -5,14 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from clio_client import __version__
 from clio_client.address import join_host_port
@@ -24,15 +21,23 @@ from clio_client.transport.choice import check_transport, make_transport
 from clio_client.transport.zeromq import DEFAULT_REPLY_PORT as EXPORTER_REPLY_PORT
 from clio_control_api.actions import ActionRunner
 from clio_control_api.app import create_app
-from clio_control_api.audit import AuditLog
+from clio_control_api.audit import SYSLOG_SOCKET, AuditLog, problems
 from clio_control_api.clusters import Clusters
+from clio_control_api.exposure import Auth, auth_of
 from clio_control_api.metrics import Metrics
+from clio_control_api.operations.runner import OperationRunner
+from clio_control_api.operations.store import OperationStore
+from clio_control_api.operations.world import RealWorld
+from clio_control_api.operator_token import CLEAR, ensure_tokens
 from clio_control_api.origins import is_loopback
-from clio_control_api.pages import configure_sessions
+from clio_control_api.performer import Performer
+from clio_control_api.proxies import ForwardedMiddleware
 from clio_control_api.queries import NodeQueries
+from clio_control_api.routes import WEBHOOK_BODY
 from clio_control_api.services import Services
 from clio_control_api.settings import ENV_PREFIX, FILE, SETTINGS, Settings, load, private_directory
-from clio_control_api.tokens import Role, TokenStore, line_of, new_token
+from clio_control_api.token_command import token_command
+from clio_control_api.tokens import TokenStore
 from clio_web import logs, webconfig
 from clio_web.errors import WebConfigError
 from clio_web.logs import get_logger
@@ -40,7 +45,6 @@ from clio_web.options import ServerLimits, WebOptions
 from clio_web.server import ListenError, WebServer
 
 _log = get_logger(__name__)
-_NAME = re.compile(r"[A-Za-z0-9_.@-]{1,64}", re.ASCII)
 _THREADS = 96
 
 
@@ -48,10 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["token"]:
-        return _token(arguments[1:])
+        return token_command(arguments[1:])
+    if arguments[:1] == ["audit"]:
+        return _audit(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="clio-control-api",
-        description="Serves the control API until stopped. 'clio-control-api token NAME' makes a token.",
+        description="Serves the control API until stopped. 'clio-control-api token' makes and lists tokens, "
+        "'clio-control-api audit verify FILE' checks an audit log.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"clio-control-api {__version__}")
@@ -67,6 +74,8 @@ def _serve(flags: dict[str, Any]) -> int:
         level = "debug" if settings.debug else settings.log_level
         logs.configure(level, settings.log_format)
         with application(settings, os.environ, Path.home()) as built:
+            if built.made_token:
+                _log.info("a token for actions was made: an operator's", file=str(built.made_token))
             for line in built.warnings:
                 _log.warning(line)
             built.server.serve_forever()
@@ -85,12 +94,17 @@ def settings_from(flags: Mapping[str, Any], env: Mapping[str, str], home: Path) 
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """A control API ready to serve."""
+    """A control API ready to serve.
+
+    Attributes:
+        made_token: the file with an operator's token, where this start has made one.
+    """
 
     services: Services
     server: WebServer
     app: Any
     warnings: tuple[str, ...]
+    made_token: Path | None
 
 
 @contextlib.contextmanager
@@ -100,31 +114,40 @@ def application(settings: Settings, env: Mapping[str, str], home: Path) -> Itera
     Raises:
         ConfigError: the settings cannot be used, or would leave the service open.
     """
-    tokens = TokenStore(settings.tokens_file)
-    secure = check_exposure(settings, tokens)
+    auth = check_exposure(settings)
     private_directory(settings.state_dir)
+    made_token = None
+    if auth is not Auth.NONE and settings.tokens_file is None and ensure_tokens(settings.state_dir):
+        made_token = settings.state_dir / CLEAR
+    tokens = TokenStore(None if auth is Auth.NONE else settings.tokens_path)
     runtime = replace(settings.exporter.runtime, reply_port=settings.reply_port)
     check_transport(runtime)
     queries = NodeQueries(RuntimeClient(lambda: make_transport(runtime, "control-api")))
     try:
         clusters = Clusters(settings.exporter, env, home, queries)
         metrics = Metrics()
-        audit = AuditLog(settings.audit_path)
-        runner = ActionRunner(queries, audit, metrics, max_actions=settings.limits.max_actions)
-        services = Services(settings, tokens, queries, clusters, runner, audit, metrics)
+        audit = AuditLog(settings.audit_path, SYSLOG_SOCKET if settings.audit_syslog else None)
+        runner = ActionRunner(Performer(queries), audit, metrics, max_actions=settings.limits.max_actions)
+        metrics.watch_tokens(tokens.counts)
+        operations = OperationRunner(
+            RealWorld(settings, clusters, queries, runner),
+            OperationStore(settings.state_dir / "operations"),
+            audit,
+            metrics,
+            resume_within=settings.resume_within,
+        )
+        services = Services(settings, auth, tokens, queries, clusters, runner, audit, metrics, operations)
         app = create_app(services)
-        configure_sessions(app, secure)
         if settings.proxy_hops:
-            hops = settings.proxy_hops
-            app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-                app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops
+            app.wsgi_app = ForwardedMiddleware(  # type: ignore[method-assign]
+                app.wsgi_app, settings.proxy_hops, settings.trusted_proxies
             )
         options = WebOptions(
             listen_addresses=(join_host_port(settings.host, settings.port),),
             config_file=settings.web_config_file,
             max_requests=_THREADS,
         )
-        limits = ServerLimits(max_body_bytes=4 * settings.limits.max_body_bytes)
+        limits = ServerLimits(max_body_bytes=max(4 * settings.limits.max_body_bytes, WEBHOOK_BODY))
         server = WebServer(
             app,
             options,
@@ -134,15 +157,20 @@ def application(settings: Settings, env: Mapping[str, str], home: Path) -> Itera
             product=f"clio-control-api/{__version__}",
         )
         try:
-            yield Application(services, server, app, tuple(_warnings(settings, tokens)))
+            operations.restore()
+            yield Application(
+                services, server, app, tuple(_warnings(settings, server.tls_enabled)), made_token
+            )
         finally:
+            operations.close()
             runner.close()
+            audit.close()
     finally:
         queries.close()
 
 
-def check_exposure(settings: Settings, tokens: TokenStore) -> bool:
-    """Refuse to start where strangers could act; returns whether browsers reach it over TLS.
+def check_exposure(settings: Settings) -> Auth:
+    """Refuse to start where strangers could act; returns what needs a token.
 
     Raises:
         ConfigError: says what is missing.
@@ -154,38 +182,42 @@ def check_exposure(settings: Settings, tokens: TokenStore) -> bool:
             "basic_auth_users does not work here: it uses the header that tokens are sent in",
             "Remove it and set tokens_file",
         )
-    if not is_loopback(settings.host) and not tokens.configured:
-        raise ConfigError(
-            "--host",
-            f"{settings.host or 'all addresses'} can be reached by others and there are no tokens",
-            "Listen on 127.0.0.1, or make a token (clio-control-api token NAME --role operator) and set "
-            "--tokens-file",
-        )
-    external = (settings.external_url or "").startswith("https://")
-    return web.tls is not None or external
+    return auth_of(settings)
 
 
-def _warnings(settings: Settings, tokens: TokenStore) -> Iterator[str]:
-    tls = settings.web_config_file is not None or (settings.external_url or "").startswith("https://")
-    if tokens.configured and not is_loopback(settings.host) and not tls:
+def _warnings(settings: Settings, tls: bool) -> Iterator[str]:
+    tls = tls or (settings.external_url or "").startswith("https://")
+    if not is_loopback(settings.host) and not tls:
         yield "tokens travel in clear text: configure TLS with --web-config-file, or a proxy and external_url"
+    if settings.proxy_hops and not settings.trusted_proxies and not is_loopback(settings.host):
+        yield (
+            "whoever reaches this port can say that a request comes from elsewhere: name the proxies in "
+            "trusted_proxies"
+        )
+    if auth_of(settings) is Auth.NONE:
+        yield "auth: none: every user of this machine can stop and restart nodes"
     if settings.exporter.runtime.reply_port == settings.reply_port != EXPORTER_REPLY_PORT:
         yield "the exporter is configured for the same reply port: give the control API another reply_port"
+    unchecked = sorted(settings.unchecked_hosts())
+    if unchecked:
+        yield (
+            f"host_keys is off for {', '.join(unchecked)}: whoever is in the middle can act as the node; use "
+            "accept-new"
+        )
 
 
-def _token(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="clio-control-api token",
-        description="Makes a token, which is shown once, on standard error. "
-        "Standard output has the line for the tokens file.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("name", help="who it is for; what the audit log shows")
-    parser.add_argument("--role", choices=[role.name.lower() for role in Role], default="viewer")
+def _audit(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="clio-control-api audit", allow_abbrev=False)
+    parser.add_argument("what", choices=["verify"], help="check that no line was changed or taken out")
+    parser.add_argument("file", type=Path, help="the audit log")
     args = parser.parse_args(arguments)
-    if not _NAME.fullmatch(args.name):
-        parser.error("a name has 1 to 64 letters, digits, '_', '.', '@' and '-'")
-    token = new_token()
-    sys.stderr.write(f"token of {args.name} (not stored anywhere): {token}\n")
-    sys.stdout.write(line_of(args.name, Role[args.role.upper()], token) + "\n")
-    return 0
+    try:
+        with args.file.open("rb") as lines:
+            found = problems(lines)
+    except OSError as error:
+        sys.stderr.write(f"clio-control-api: cannot read {args.file}: {error.strerror or error}\n")
+        return 2
+    for problem in found[:100]:
+        sys.stdout.write(f"{args.file}: {problem}\n")
+    sys.stdout.write(f"{args.file}: {f'{len(found)} problems' if found else 'the chain is whole'}\n")
+    return 1 if found else 0

@@ -93,6 +93,14 @@ class Clusters:
             Unavailable: the members cannot be brought up to date, so it may be another node by now.
         """
         number = _number(node_id)
+        return _numbered(self.current_members(cluster), number)
+
+    def current_members(self, cluster: str) -> tuple[Member, ...]:
+        """The members as they are now.
+
+        Raises:
+            Unavailable: they cannot be brought up to date, so a number may be another node's by now.
+        """
         membership = self._clusters[cluster].membership
 
         async def work(transport: Transport) -> tuple[Member, ...]:
@@ -101,19 +109,31 @@ class Clusters:
         try:
             members = self._queries.client.call(work, _ACTION_S + _GRACE_S)
         except MembershipError as error:
-            raise Unavailable(f"which node has the number {number} cannot be told now: {error}") from None
+            raise Unavailable(f"who the nodes are cannot be told now: {error}") from None
         self._drop_others()
-        return _numbered(members, number)
+        return members
 
     def config_files(self, cluster: str) -> Sequence[ConfigFile]:
-        """The runtimes' configuration files that can be found on this host."""
+        """The runtimes' configuration files that can be found on this host.
+
+        Raises:
+            Unavailable: reading them takes too long.
+        """
         members = self.members(cluster)
         configs = self._clusters[cluster].configs
 
-        async def work(_transport: Transport) -> Sequence[ConfigFile]:
-            return await configs.refresh(members, _FILES_S)
+        async def work(_transport: Transport) -> Sequence[ConfigFile] | None:
+            try:
+                return await configs.read_within(members, _FILES_S)
+            except TimeoutError:
+                return None
 
-        return self._queries.client.call(work, _FILES_S + _GRACE_S)
+        found = self._queries.client.call(work, _FILES_S + _GRACE_S)
+        if found is None:
+            raise Unavailable(
+                f"reading the runtime's configuration takes longer than {_FILES_S:g} s; try again later"
+            )
+        return found
 
     def _drop_others(self) -> None:
         """End what leads to nodes that are no members, and to members by another address."""

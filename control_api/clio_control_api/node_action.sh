@@ -1,13 +1,23 @@
 # Runs on a node, read by /bin/sh from its standard input. The lines before this one, written by
 # clio_control_api.node_script, set (all values quoted for the shell, none from a request):
-#   action       shutdown, restart or log
+#   action       shutdown, restart, log or outcome (what became of a restart)
+#   id           of the action, hexadecimal
+#   by           who asked for it, and the host of the control API: two words
 #   program      the runtime's command, empty to look for it
 #   stop_limit   seconds that stopping may take before a restart ends the process itself
+#   start_limit  seconds that a restarted runtime has until it listens
+#   patience     seconds that 'outcome' waits for the end
 #   client_port  TCP port of the runtime's client socket
+#   locks        directory of locks and results, empty for the default
 #   log          file for the output of a restarted runtime, empty for the default
 #   log_name     name of the default log file
 #   custom       1 when run_custom is the configured command
 # Standard input stays open while the caller waits; its end means that the caller has gone.
+#
+# One action at a time: whoever holds flock(1)'s lock on LOCKS/HOST-PORT.lock acts. A restart's detached
+# sequence inherits the lock as descriptor 9 and holds it to its end; then LOCKS/result-ID tells the outcome.
+# The lock file says who holds it: id, action, by, since (seconds of the epoch), on a second line the step.
+# What is meant for the control API stands on standard error, on lines that begin with '#clio-ID '.
 
 umask 077
 [ -n "$log" ] || log=${HOME:-/tmp}/.clio/$log_name
@@ -17,6 +27,72 @@ fail() {
     shift
     printf '%s\n' "$*" >&2
     exit "$status"
+}
+
+report() { printf '#clio-%s %s\n' "$id" "$*" >&2; }
+
+find_locks() {
+    [ -n "$locks" ] || locks=${HOME:?has no value on this node}/.clio/control
+    lock=$locks/$(uname -n | tr -c 'A-Za-z0-9.\n-' _)-$client_port.lock
+    result=$locks/result-$id
+}
+
+# Takes the node's lock as descriptor 9, or ends: exit code 75 when another holds it, 69 when there is no locking.
+take_lock() {
+    if ! command -v flock >/dev/null 2>&1; then
+        report unlocked
+        fail 69 "flock is missing on this node: install it (package util-linux), for without it actions could overlap"
+    fi
+    find_locks
+    mkdir -p "$locks" || fail 69 "cannot create the directory of locks $locks: set lock_directory"
+    if [ -z "$(find "$locks/." -prune -type d -user "$(id -u)" ! -perm -020 ! -perm -002)" ]; then
+        report unlocked
+        fail 69 "others can write in $locks: make it a directory that only $(id -un) can write in, or set lock_directory"
+    fi
+    { : >>"$lock"; } || fail 69 "cannot write the lock file $lock: set lock_directory"
+    exec 9>>"$lock"
+    # Who asks for the outcome of a restart holds the lock for an instant.
+    tries=6
+    until trouble=$(flock -n 9 2>&1); do
+        if [ -n "$trouble" ]; then
+            report unlocked
+            fail 69 "$lock cannot be locked ($trouble): set lock_directory to one on a local disk"
+        fi
+        tries=$((tries - 1))
+        if [ "$tries" -eq 0 ]; then
+            report busy "$(date +%s)" "$(tr '\n' ' ' <"$lock")"
+            fail 75 "another action is under way on this node"
+        fi
+        sleep 0.2
+    done
+    note="$id $action $by $(date +%s)"
+    printf '%s\n%s\n' "$note" "$action" >"$lock"
+    find "$locks" -name 'result-*' -mtime +1 -exec rm -f {} +
+}
+
+# Whether nobody holds the lock.
+is_free() { [ ! -e "$lock" ] || (flock -n -s 9) 2>/dev/null 9<"$lock"; }
+
+# Tells the control API what has become of the restart `id`; waits `patience` seconds for its end.
+tell_outcome() {
+    find_locks
+    end=$(($(date +%s) + patience))
+    while [ ! -e "$result" ]; do
+        if is_free && [ ! -e "$result" ]; then
+            report lost
+            return
+        fi
+        case $(cat "$lock" 2>/dev/null) in
+            "$id "* | '') ;;
+            *) [ -e "$result" ] || { report lost; return; } ;;
+        esac
+        if [ "$(date +%s)" -ge "$end" ]; then
+            report running "$(sed -n 2p "$lock")"
+            return
+        fi
+        sleep 0.3
+    done
+    report ended "$(head -n 1 "$result")"
 }
 
 find_program() {
@@ -43,32 +119,58 @@ find_words() {
 # Runs a command in a process group of its own, which ends when the caller goes away.
 supervised() {
     exec 3<&0
-    setsid "$@" </dev/null 3<&- &
+    setsid "$@" </dev/null 3<&- 9>&- &
     child=$!
     {
         cat <&3
         kill -TERM "-$child"
         sleep 2
         kill -KILL "-$child"
-    } >/dev/null 2>&1 &
+    } >/dev/null 2>&1 9>&- &
     watcher=$!
     exec 3<&-
     wait "$child"
     status=$?
     kill "$watcher" 2>/dev/null
+    : >"$lock"
     exit "$status"
 }
 
-# What the detached shell runs: $1 port, $2 program, $3 prefix (may be empty), $4 start word, $5 stop_limit.
+# What the detached shell runs. $1 to $7: own or custom, port, stop_limit, start_limit, lock file, its note,
+# result file; then the program, the prefix (may be empty) and the start word, or the configured command.
 sequence=$(cat <<'SEQUENCE'
-port=$1 program=$2 prefix=$3 start=$4 limit=$5
+mode=$1 port=$2 stop_limit=$3 start_limit=$4 lock=$5 note=$6 result=$7
+shift 7
+began=$(date +%s)
 say() { printf '%s control API: %s\n' "$(date '+%Y-%m-%dT%H:%M:%S%z')" "$*"; }
+step() {
+    say "$*"
+    printf '%s\n%s\n' "$note" "$*" >"$lock"
+}
+
+# $1: succeeded or failed, $2: what happened.
+finish() {
+    trap '' HUP INT TERM
+    say "$1: $2"
+    printf '%s %s %s\n' "$1" "$(($(date +%s) - began))" "$2" >"$result.new" && mv -f "$result.new" "$result"
+    : >"$lock"
+    exit
+}
+trap 'finish failed "the restart was ended by a signal"' HUP INT TERM
+
+# Inodes of the sockets that listen on the port, whoever's they are.
+sockets() {
+    cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
+        awk -v port=":$(printf '%04X' "$port")" '$4 == "0A" && substr($2, length($2) - 4) == port { print $10 }'
+}
+
+is_alive() {
+    case $(cat "/proc/$1/stat" 2>/dev/null) in '' | *') Z '* | *') X '*) return 1 ;; esac
+}
 
 # Process ids of this user's processes that listen on the port.
 listeners() {
-    hex=$(printf '%04X' "$port")
-    for inode in $(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
-        awk -v port=":$hex" '$4 == "0A" && substr($2, length($2) - 4) == port { print $10 }'); do
+    for inode in $(sockets); do
         find /proc/[0-9]*/fd -maxdepth 1 -lname "socket:\[$inode\]" 2>/dev/null
     done | cut -d / -f 3 | sort -u
 }
@@ -111,19 +213,48 @@ end_leftovers() {
     done
 }
 
-say "stop"
-# shellcheck disable=SC2086 # the prefix is one word or none
-timeout -k 2 "$limit" "$program" $prefix stop </dev/null
-say "stop ended with exit code $?"
-end_leftovers
-say "$program ${prefix:+$prefix }$start"
-# shellcheck disable=SC2086
-exec "$program" $prefix "$start" </dev/null
+if [ "$mode" = own ]; then
+    program=$1 prefix=$2 start=$3
+    step "stopping the runtime"
+    # shellcheck disable=SC2086 # the prefix is one word or none
+    timeout -k 2 "$stop_limit" "$program" $prefix stop </dev/null 9>&-
+    say "stop ended with exit code $?"
+    end_leftovers
+    # shellcheck disable=SC2086
+    set -- "$program" $prefix "$start"
+fi
+before=" $(sockets | tr '\n' ' ')"
+step "starting: $*"
+setsid "$@" </dev/null 9>&- &
+child=$! ended=
+deadline=$(($(date +%s) + start_limit))
+while :; do
+    for inode in $(sockets); do
+        case $before in
+            *" $inode "*) ;;
+            *) finish succeeded "a new runtime listens on port $port" ;;
+        esac
+    done
+    if [ -z "$ended" ] && ! is_alive "$child"; then
+        ended=$(date +%s)
+        wait "$child"
+        code=$?
+        [ "$code" -eq 0 ] || finish failed "$1 ended with exit code $code"
+        # A start that goes into the background leaves its runtime to listen soon; a command may take its time.
+        if [ "$mode" = own ] && [ "$deadline" -gt $((ended + 10)) ]; then deadline=$((ended + 10)); fi
+    fi
+    if [ "$(date +%s)" -ge "$deadline" ]; then
+        [ -z "$ended" ] || finish failed "$1 ended, and no new runtime listens on port $port"
+        finish failed "no new runtime listens on port $port after $start_limit s"
+    fi
+    sleep 0.2
+done
 SEQUENCE
 )
 
 case $action in
     shutdown)
+        take_lock
         if [ "$custom" = 1 ]; then
             run_custom supervised
         else
@@ -134,22 +265,31 @@ case $action in
         fi
         ;;
     restart)
-        mkdir -p "${log%/*}" || fail 1 "cannot create the directory of the log file $log"
-        if [ -s "$log" ]; then mv -f "$log" "$log.1"; fi
-        : >"$log" || fail 1 "cannot write the log file $log"
+        take_lock
+        detached() {
+            mode=$1
+            shift
+            command -v "$1" >/dev/null 2>&1 || fail 127 "$1: command not found on this node"
+            mkdir -p "${log%/*}" || fail 1 "cannot create the directory of the log file $log"
+            if [ -s "$log" ]; then mv -f "$log" "$log.1"; fi
+            : >"$log" || fail 1 "cannot write the log file $log"
+            setsid /bin/sh -c "$sequence" clio-control-api "$mode" "$client_port" "$stop_limit" "$start_limit" \
+                "$lock" "$note" "$result" "$@" </dev/null >>"$log" 2>&1 9>&9 &
+        }
+        custom_restart() { detached custom "$@"; }
         if [ "$custom" = 1 ]; then
-            detached() {
-                command -v "$1" >/dev/null 2>&1 || fail 127 "$1: command not found on this node"
-                setsid "$@" </dev/null >>"$log" 2>&1 &
-            }
-            run_custom detached
+            run_custom custom_restart
         else
             find_program
             find_words
-            setsid /bin/sh -c "$sequence" clio-control-api "$client_port" "$program" "$prefix" "$start" "$stop_limit" \
-                </dev/null >>"$log" 2>&1 &
+            detached own "$program" "$prefix" "$start"
         fi
+        report started
         printf 'restart started (process %s), output in %s\n' "$!" "$log"
+        exit 0
+        ;;
+    outcome)
+        tell_outcome
         exit 0
         ;;
     log)

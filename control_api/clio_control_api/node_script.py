@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import platform
 import re
 import shlex
 from dataclasses import dataclass
@@ -19,7 +21,28 @@ STOP_LIMIT_S: Final = 40
 """How long a restart lets the runtime's own `stop` take: 2.3.2 takes 30 s to end one that hangs, and then
 removes what it left in shared memory. Cut short, the next stop of that node took 30 s."""
 
+MAX_PATIENCE_S: Final = 20
+"""How long a node is asked to wait, in one go, for the end of a restart."""
+
+_LEFTOVERS_S: Final = 10
+_ID = re.compile(r"[0-9a-f]{1,32}", re.ASCII)
+_WORD = re.compile(r"[^A-Za-z0-9_.@-]", re.ASCII)
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """Which action a script is for, and by whom it was asked for, as the node's lock shall tell others.
+
+    Attributes:
+        id: hexadecimal.
+        actor: who asked.
+        patience: seconds that a question for the outcome waits for the end.
+    """
+
+    id: str = "0"
+    actor: str = "unknown"
+    patience: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +72,32 @@ class NodePlan:
         """The command line SSH executes; its words serve forced commands and process lists."""
         return f"exec /bin/sh -s clio-control-api {action} {self.member.node_id}"
 
-    def script(self, action: str) -> str:
+    @property
+    def restart_limit(self) -> float:
+        """Seconds after which the sequence of a restart has ended, whatever happens on the node."""
+        return STOP_LIMIT_S + _LEFTOVERS_S + self.ssh.start_timeout
+
+    def script(self, action: str, errand: Errand = Errand()) -> str:
         """What the shell reads.
 
         Raises:
             ConfigError: the node's hostname is none (it may come from a runtime).
         """
         check_host(self.member.hostname, f"node {self.member.node_id}", None)
+        if not _ID.fullmatch(errand.id):
+            raise ValueError(f"not an action's id: {errand.id!r}")
+        by = f"{_word(errand.actor)} {_word(platform.node())}"
         lines = [
             *(f"export {name}={self._quoted(value)}" for name, value in self.ssh.environment.items()),
             f"action={shlex.quote(action)}",
+            f"id={errand.id}",
+            f"by={shlex.quote(by)}",
             f"program={self._quoted(self.ssh.program or '')}",
             f"stop_limit={STOP_LIMIT_S}",
+            f"start_limit={math.ceil(self.ssh.start_timeout)}",
+            f"patience={math.floor(min(errand.patience, MAX_PATIENCE_S))}",
             f"client_port={self.member.address.client_port}",
+            f"locks={self._quoted(self.ssh.lock_directory or '')}",
             f"log={self._quoted(self.ssh.log_file or '')}",
             f"log_name={shlex.quote(f'restart-node{self.member.node_id}.log')}",
         ]
@@ -105,3 +141,8 @@ class NodePlan:
 def printable(raw: bytes) -> str:
     """A command's output as text, without colours and control characters."""
     return _CONTROL.sub("", raw.decode("utf-8", "replace"))
+
+
+def _word(text: str) -> str:
+    """`text` as one word that the lock's note can hold."""
+    return _WORD.sub("_", text)[:64] or "unknown"

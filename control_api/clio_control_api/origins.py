@@ -7,16 +7,28 @@ cause. `Sec-Fetch-Site` and `Origin` tell; clients that are no browsers send nei
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Collection, Mapping
-from urllib.parse import urlsplit
+from typing import Final
+
+_AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._-]{1,253}))(?::([0-9]{0,5}))?", re.ASCII)
+_HIGHEST_PORT: Final = 65535
 
 
-def host_of(authority: str) -> str:
-    """The host of `host`, `host:port` or `[v6]:port`, in lower case; '' when it is none."""
+def parse_authority(text: str) -> tuple[str, int | None] | None:
+    """Host (lower case, no brackets) and port of `host`, `host:port` or `[v6]:port`; None: malformed."""
+    match = _AUTHORITY.fullmatch(text)
+    if match is None:
+        return None
+    port = int(match[3]) if match[3] else None
+    if port is not None and port > _HIGHEST_PORT:
+        return None
+    if match[1] is None:
+        return match[2].lower(), port
     try:
-        return (urlsplit(f"//{authority}").hostname or "").lower()
+        return str(ipaddress.IPv6Address(match[1])), port
     except ValueError:
-        return ""
+        return None
 
 
 def is_loopback(host: str) -> bool:
@@ -29,17 +41,19 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def own_origin(scheme: str, authority: str) -> str:
-    """`scheme://host[:port]` as a browser writes it: lower case, without the scheme's default port."""
-    parts = urlsplit(f"{scheme}://{authority}".lower())
-    default = {"http": 80, "https": 443}.get(parts.scheme)
-    try:
-        port = parts.port
-    except ValueError:
-        port = None
-    host = parts.hostname or ""
+def own_origin(scheme: str, authority: str) -> str | None:
+    """`scheme://host[:port]` as a browser writes it: lower case, without the scheme's default port.
+
+    None when the authority is malformed.
+    """
+    parsed = parse_authority(authority)
+    if parsed is None:
+        return None
+    host, port = parsed
     host = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{host}" if port in (None, default) else f"{parts.scheme}://{host}:{port}"
+    scheme = scheme.lower()
+    default = {"http": 80, "https": 443}.get(scheme)
+    return f"{scheme}://{host}" if port in (None, default) else f"{scheme}://{host}:{port}"
 
 
 def cross_site(

@@ -1,65 +1,61 @@
 """The pages a dashboard's link opens: log in, confirm an action on one node, see what came of it.
 
-Plain HTML without scripts. A form is accepted only with the secret that its own session holds.
+Plain HTML without scripts. A form is accepted only with a secret of its own page (see `forms`).
 """
 
 from __future__ import annotations
 
-import hmac
 import re
-import secrets
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from flask import Flask, Response, current_app, g, redirect, render_template, request, session
+from flask import Response, current_app, g, redirect, render_template, request
 
 from clio_client.membership import Member
 from clio_client.questions import NodeStatus
-from clio_control_api.access import SESSION_DIGEST, AccessControl, Identity
+from clio_control_api.access import SESSION, AccessControl
 from clio_control_api.admission import identify
-from clio_control_api.errors import BadRequest, Conflict, Forbidden, NotFound, Unauthorized
+from clio_control_api.errors import BadRequest, Conflict, NotFound, Unauthorized
+from clio_control_api.exposure import Auth
+from clio_control_api.forms import Forms
 from clio_control_api.node_script import NodePlan
+from clio_control_api.principals import Identity, require_action_on
+from clio_control_api.reasons import MAX_REASON, checked_reason
 from clio_control_api.services import Services, plan_for
 from clio_control_api.ssh import SshError, destination
-from clio_control_api.tokens import digest_of
 
 PAGE_WAIT_S: Final = 90.0
 """How long the page waits for a restarted runtime; modules can take a minute while a peer is down."""
 
 _LOOK_S: Final = 0.5
-_NEXT = re.compile(r"/nodes/[0-9]{1,9}/(?:restart|shutdown)(?:\?[A-Za-z0-9_.~%&=+-]{0,1024})?", re.ASCII)
+_NEXT = re.compile(
+    r"/(?:nodes/[0-9]{1,9}/(?:restart|shutdown)|operations(?:/(?:restart|shutdown|[0-9a-f]{16}))?)?"
+    r"(?:\?[A-Za-z0-9_.~%&=+,-]{0,1024})?",
+    re.ASCII,
+)
+"""Pages that a log-in may lead to."""
+
 _STYLE: Final = (Path(__file__).parent / "pages.css").read_bytes()
-_LOGIN_LIFETIME: Final = timedelta(hours=8)
+_LOG_IN: Final = "log in"
+_LOG_OUT: Final = "log out"
 _TEXT = {
     "shutdown": ("Shut down", "Shutting down", "was shut down", "not shut down"),
     "restart": ("Restart", "Restarting", "was restarted", "not restarted"),
 }
 
 
-def page_views(services: Services, access_control: AccessControl) -> object:
+def page_views(services: Services, access_control: AccessControl) -> _Pages:
     """The views of the pages, as methods of the names that the table of routes has."""
     return _Pages(services, access_control)
-
-
-def configure_sessions(app: Flask, secure: bool) -> None:
-    """The log-in cookie: for this site only, not for scripts, over TLS only where there is TLS."""
-    app.config.update(
-        SESSION_COOKIE_NAME="clio_control_session",
-        SESSION_COOKIE_SAMESITE="Strict",
-        SESSION_COOKIE_HTTPONLY=True,
-        SESSION_COOKIE_SECURE=secure,
-        PERMANENT_SESSION_LIFETIME=_LOGIN_LIFETIME,
-        SESSION_REFRESH_EACH_REQUEST=False,
-    )
 
 
 class _Pages:
     def __init__(self, services: Services, access_control: AccessControl) -> None:
         self._services = services
         self._access_control = access_control
+        self._forms = access_control.forms
         self._settings = services.settings
 
     def style(self) -> Response:
@@ -67,51 +63,60 @@ class _Pages:
         answer.headers["Cache-Control"] = "max-age=3600"
         return answer
 
+    def index(self) -> str:
+        return render_template(
+            "index.html", clusters=self._services.clusters.names, dashboard=self._settings.dashboard_url,
+            **self.page_values(),
+        )  # fmt: skip
+
     def log_in_form(self) -> str:
         return self._log_in_page("")
 
     def log_in(self) -> Any:
-        self._check_form()
+        if self._services.auth is Auth.NONE:
+            return self._log_in_page("")
+        self._forms.check_lasting(_LOG_IN)
         try:
-            identity = self._access_control.identity_of(request.form.get("token", "").strip())
+            secret = self._access_control.log_in(request.form.get("token", "").strip())
         except Unauthorized as error:
             return self._log_in_page(f"{error}."), 401
-        digest = digest_of(request.form["token"].strip())
-        session.clear()
-        session.permanent = True
-        session[SESSION_DIGEST] = digest
-        g.identity = identity
-        return redirect(_safe_next(request.form.get("next")) or "/login", 303)
+        answer = redirect(_safe_next(request.form.get("next")) or "/login", 303)
+        self._forms.set_cookie(answer, SESSION, secret)
+        return answer
 
     def log_out(self) -> Any:
-        self._check_form()
-        session.clear()
-        return redirect("/login", 303)
+        self._forms.check_lasting(_LOG_OUT)
+        self._access_control.log_out()
+        answer = redirect("/login", 303)
+        self._forms.delete_cookie(answer, SESSION)
+        return answer
 
     def confirm(self, node_id: str, action: str) -> str:
         member = self._member(node_id, for_action=True)
+        require_action_on(g.identity, member)
         plan = self._plan(member)
         runtime = identify(self._services.queries, member, self._hostname(), _LOOK_S)
         if isinstance(runtime, NodeStatus):
             # Which runtime answers tells which words its command has.
             plan = replace(plan, generation=runtime.session.generation)
-        return render_template(
-            "confirm.html",
-            busy=self._services.runner.busy_with(plan),
-            **self._common(member, plan, action),
-        )
+        busy = self._services.runner.busy_with(plan)
+        csrf = "" if busy else self._forms.once(self._purpose(member, action))
+        return render_template("confirm.html", busy=busy, csrf=csrf, **self._common(member, plan, action))
 
     def act(self, node_id: str, action: str) -> Any:
-        self._check_form()
         member = self._member(node_id, for_action=True)
+        require_action_on(g.identity, member)
+        self._forms.check_once(self._purpose(member, action))
         plan = self._plan(member)
         before = identify(self._services.queries, member, self._hostname())
         identity: Identity = g.identity
         runner = self._services.runner
+        self._services.operations.check_free(member)
         try:
             started = runner.start(
                 action, plan, before, actor=identity.name, role=identity.role.name.lower(),
                 client=request.remote_addr or "", wait=PAGE_WAIT_S if action == "restart" else 0.0,
+                reason=checked_reason(_once("reason")),
             )  # fmt: skip
         except Conflict:
             busy = runner.busy_with(plan)
@@ -158,8 +163,13 @@ class _Pages:
             "member": member, "ssh": ssh, "command": plan.describe(action),
             "alive": answer.ok, "problem": "" if answer.error is None else str(answer.error),
             "leader": bool((answer.document or {}).get("is_leader", False)),
-            "csrf": csrf_token(), "identity": g.identity, "tokens": self._services.tokens.configured,
-            "back": self._back(), "back_value": request.values.get("back", ""), "hostname": self._hostname(),
+            "hostname": self._hostname(), "max_reason": MAX_REASON, **self.page_values(),
+        }  # fmt: skip
+
+    def page_values(self) -> dict[str, Any]:
+        """What every template uses, beside `page_context`."""
+        return {
+            "identity": g.identity, "back": self._back(), "back_value": request.values.get("back", ""),
         }  # fmt: skip
 
     def _back(self) -> str | None:
@@ -187,19 +197,15 @@ class _Pages:
         path = f"/nodes/{member.node_id}/{action}" + (f"/{action_id}" if action_id else "")
         return path + (f"?{urlencode(query)}" if query else "")
 
-    def _check_form(self) -> None:
-        """Only forms that a page of this session showed."""
-        sent, own = request.form.get("csrf", ""), session.get("csrf", "")
-        if not own or not hmac.compare_digest(sent.encode(), own.encode()):
-            raise Forbidden(
-                "the form is not from this session, or has expired; go back and load the page again"
-            )
+    def _purpose(self, member: Member, action: str) -> str:
+        """What a confirmation is for: nothing else than what its page has shown."""
+        return repr((action, member.cluster, member.node_id, self._hostname()))
 
     def _log_in_page(self, problem: str) -> str:
         return render_template(
-            "login.html", problem=problem, csrf=csrf_token(), identity=g.get("identity"),
-            next=_safe_next(request.values.get("next")) or "", tokens=self._services.tokens.configured,
-            back=self._settings.dashboard_url,
+            "login.html", problem=problem, csrf=self._forms.lasting(_LOG_IN), auth=self._services.auth.value,
+            own_token=self._settings.tokens_file is None,
+            next=_safe_next(request.values.get("next")) or "", back=self._settings.dashboard_url,
         )  # fmt: skip
 
 
@@ -210,11 +216,11 @@ def _once(name: str) -> str | None:
     return values[0] if values else None
 
 
-def csrf_token() -> str:
-    """The secret of this session's forms."""
-    if "csrf" not in session:
-        session["csrf"] = secrets.token_urlsafe(24)
-    return str(session["csrf"])
+def page_context(forms: Forms, auth: Auth) -> dict[str, Any]:
+    """What every page shows: who is logged in, with a way out; else whether that is possible."""
+    if g.get("session") is None:
+        return {"user": None, "can_log_in": auth is not Auth.NONE}
+    return {"user": g.identity, "can_log_in": False, "log_out_secret": forms.lasting(_LOG_OUT)}
 
 
 def log_in_redirect() -> Any:
@@ -233,11 +239,7 @@ def log_in_redirect() -> Any:
 def error_page(status: int, message: str) -> Response:
     """An error for people."""
     back = current_app.extensions["dashboard_url"]
-    identity: Identity | None = g.get("identity")
-    page = render_template(
-        "error.html", status=status, message=message, back=back, identity=identity,
-        tokens=identity is not None and SESSION_DIGEST in session, csrf=csrf_token() if identity else "",
-    )  # fmt: skip
+    page = render_template("error.html", status=status, message=message, back=back)
     return Response(page, status=status, content_type="text/html; charset=utf-8")
 
 

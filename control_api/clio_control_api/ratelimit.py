@@ -31,19 +31,12 @@ class RateLimiter:
 
     def take(self, key: str) -> float:
         """Count one event; 0 when it is allowed, else the seconds after which one will be."""
-        return self._take(key, 1.0)
-
-    def check(self, key: str) -> float:
-        """What `take` would return, without counting."""
-        return self._take(key, 0.0)
-
-    def _take(self, key: str, cost: float) -> float:
         with self._lock:
             now = self._clock()
             level, when = self._buckets.get(key, (self._burst, now))
             level = min(self._burst, level + (now - when) * self._rate)
             allowed = level >= 1.0
-            self._buckets[key] = (level - cost if allowed else level, now)
+            self._buckets[key] = (level - 1.0 if allowed else level, now)
             self._buckets.move_to_end(key)
             while len(self._buckets) > self._max_keys:
                 self._buckets.popitem(last=False)

@@ -8,8 +8,10 @@ from clio_client.membership import Member
 from clio_control_api.actions import ActionRunner
 from clio_control_api.audit import AuditLog
 from clio_control_api.clusters import Clusters
+from clio_control_api.exposure import Auth
 from clio_control_api.metrics import Metrics
 from clio_control_api.node_script import NodePlan
+from clio_control_api.operations.runner import OperationRunner
 from clio_control_api.queries import NodeQueries
 from clio_control_api.settings import Settings
 from clio_control_api.tokens import TokenStore
@@ -20,12 +22,14 @@ class Services:
     """What the application is made of; whoever made it closes it."""
 
     settings: Settings
+    auth: Auth
     tokens: TokenStore
     queries: NodeQueries
     clusters: Clusters
     runner: ActionRunner
     audit: AuditLog
     metrics: Metrics
+    operations: OperationRunner
 
 
 def plan_for(services: Services, member: Member) -> NodePlan:

@@ -7,6 +7,7 @@ finds it (`hostfile` here, the environment, the runtime's configuration).
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ DEFAULT_REPLY_PORT: Final = 9788
 
 HOST_KEY_POLICIES: Final = ("accept-new", "strict", "off")
 ACTIONS: Final = ("shutdown", "restart")
+AUTH: Final = ("none", "actions", "all")
 _MAX_FILE: Final = 1024 * 1024
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
@@ -92,6 +94,21 @@ def _origin(value: Field) -> str:
     return text
 
 
+def _network(value: Field) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(value.text())
+    except ValueError:
+        raise value.refusal("not an address or network", "Write 10.0.0.5 or 10.0.0.0/24") from None
+
+
+def _alert_actions(section: Field) -> dict[str, str]:
+    return {name: value.choice(ACTIONS) for name, value in section.mapping().items()}
+
+
+def _alertmanager(section: Field) -> AlertmanagerSettings:
+    return table.updated(AlertmanagerSettings(), ALERTMANAGER, table.fields_of(ALERTMANAGER, section))
+
+
 def _limits(section: Field) -> Limits:
     return table.updated(Limits(), LIMITS, table.fields_of(LIMITS, section))
 
@@ -107,8 +124,8 @@ class SshSettings:
     """How a node is reached and acted on. None and empty: the default, or what ~/.ssh/config says.
 
     `program` is the runtime's command, `commands` replaces what an action runs (an argument list; no shell),
-    `environment`, `directory` and `log_file` are those of the commands. These four may hold {node_id},
-    {hostname} and {port}. Times are seconds.
+    `environment`, `directory` and `log_file` are those of the commands. These, and `lock_directory`, may hold
+    {node_id}, {hostname} and {port}. Times are seconds.
     """
 
     host: str | None = setting(
@@ -128,6 +145,15 @@ class SshSettings:
     agent: bool = setting(True, table.BOOLEAN, "whether the keys of an SSH agent are tried")
     connect_timeout: float = setting(5.0, table.duration(0.1, 120), "time until the log-in is done")
     command_timeout: float = setting(60.0, table.duration(1, 3600), "time a command has")
+    start_timeout: float = setting(
+        120.0, table.duration(1, 3600), "time a restarted runtime has until it listens"
+    )
+    lock_directory: str | None = setting(
+        None,
+        _TEMPLATE,
+        "where a node keeps the lock of its action and the outcome; nobody but the user may write there",
+        shown="`~/.clio/control`",
+    )
     program: str | None = setting(
         None, _TEMPLATE, "the runtime's command", shown="`clio_run`, else `chimaera`, from the `PATH`"
     )
@@ -164,10 +190,31 @@ class Limits:
 
     reads_per_second: int = setting(500, _COUNT, "by token, without one by address")
     actions_per_minute: int = setting(30, _COUNT, "by token, without one by address")
-    failed_logins_per_minute: int = setting(20, _COUNT, "by address")
+    failed_logins_per_minute: int = setting(20, _COUNT, "by address; a token that counts is never refused")
+    max_sessions: int = setting(
+        1000, _COUNT, "log-ins of browsers at once; the one unused longest goes first"
+    )
     max_actions: int = setting(16, _COUNT, "actions under way at once")
     max_body_bytes: int = setting(8192, _COUNT, "size of a request's body")
     max_url_bytes: int = setting(16384, _COUNT, "size of a request's address")
+    max_listeners: int = setting(
+        16, table.integer(1, 64), "who may follow operations live at once; each holds one of 96 threads"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AlertmanagerSettings:
+    """What alerts may cause: nothing unless switched on, then only words in the log until dry_run is off."""
+
+    enabled: bool = setting(False, table.BOOLEAN, "whether `/api/alertmanager` takes notifications")
+    dry_run: bool = setting(True, table.BOOLEAN, "decide and write down, but do nothing")
+    actions: Mapping[str, str] = setting(
+        dict, Kind(_alert_actions), "names of alerts, each with `restart` or `shutdown`"
+    )
+    max_per_hour: int = setting(1, table.integer(1, 60), "actions an hour and a node")
+    max_down_percent: int = setting(
+        25, table.integer(0, 100), "nothing is done while more of the cluster's nodes than this are down"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,15 +234,30 @@ class Settings:
         "port that runtimes dial back to; it must not be one of the exporter's, 9778 to 9787",
         flag=False,
     )
-    tokens_file: Path | None = setting(None, PATH, "tokens; needed on any address but loopback")
+    auth: str | None = setting(
+        None, table.choice(*AUTH), "what needs a token; `none` and `actions` are for loopback, without proxy",
+        shown="`actions` on loopback without `tokens_file` and proxy, else `all`",
+    )  # fmt: skip
+    tokens_file: Path | None = setting(
+        None, PATH, "tokens; must be given on any address but loopback", shown="`STATE_DIR/tokens`"
+    )
+    session_idle: float = setting(
+        1800.0, table.duration(1, 604800), "time after which a log-in that is not used ends", flag=False
+    )
+    session_lifetime: float = setting(
+        28800.0, table.duration(1, 604800), "time after which a log-in ends in any case", flag=False
+    )
     web_config_file: Path | None = setting(
         None, PATH, "TLS and headers, in the Prometheus exporter-toolkit format"
     )
     state_dir: Path = setting(
-        Path("~/.local/state/clio-control-api"), PATH, "known hosts and audit log", flag=False
+        Path("~/.local/state/clio-control-api"), PATH, "known hosts, audit log, tokens", flag=False
     )
     audit_log: Path | None = setting(
         None, PATH, "where actions are written down", flag=False, shown="`STATE_DIR/audit.jsonl`"
+    )
+    audit_syslog: bool = setting(
+        False, table.BOOLEAN, "send the audit log to journald or syslog (`/dev/log`) too", flag=False
     )
     dashboard_url: str | None = setting(None, _URL, "where the pages lead back to", flag=False)
     external_url: str | None = setting(None, _URL, "address that browsers use, behind a proxy", flag=False)
@@ -214,13 +276,38 @@ class Settings:
     proxy_hops: int = setting(
         0, table.integer(0, 8), "proxies in front whose `X-Forwarded-` headers are believed", **_FILE_ONLY
     )
+    trusted_proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = setting(
+        (),
+        Kind(lambda value: tuple(map(_network, value.sequence()))),
+        "addresses or networks of those proxies; without it whoever connects is taken for one",
+        **_FILE_ONLY,
+    )
     limits: Limits = setting(
         Limits(), Kind(_limits), "requests a client may make", shown="see below", **_FILE_ONLY
+    )
+    prometheus_url: str | None = setting(None, _URL, "Prometheus whose alerts stop an operation", flag=False)
+    resume_within: float = setting(
+        600.0,
+        table.duration(0, 86400),
+        "an operation goes on by itself when the service was away no longer than this",
+        flag=False,
+    )
+    alertmanager: AlertmanagerSettings = setting(
+        AlertmanagerSettings(),
+        Kind(_alertmanager),
+        "what alerts may cause",
+        shown="nothing, see below",
+        **_FILE_ONLY,
     )
     log_level: str = setting("info", table.choice(*logs.LEVELS), "what is logged")
     log_format: str = setting("logfmt", table.choice(*logs.FORMATS), "how it is written")
     exporter: ClientSettings = ClientSettings()
     clusters: Mapping[str, ClusterSsh] = field(default_factory=lambda: {"": ClusterSsh()})
+
+    @property
+    def tokens_path(self) -> Path:
+        """Where tokens are, unless none is needed."""
+        return self.tokens_file or self.state_dir / "tokens"
 
     @property
     def audit_path(self) -> Path:
@@ -231,9 +318,22 @@ class Settings:
         """The SSH settings of a cluster; one that is not named has the common ones."""
         return self.clusters.get(cluster) or self.clusters[""]
 
+    def unchecked_hosts(self) -> set[str]:
+        """In words, the nodes whose host keys are not checked."""
+        found = set()
+        for name, cluster in self.clusters.items():
+            where = f" of cluster {name}" if name else ""
+            if cluster.ssh.host_keys == "off":
+                found.add(f"all nodes{where}")
+            else:
+                off = (node for node, ssh in cluster.nodes.items() if ssh.host_keys == "off")
+                found.update(f"node {node}{where}" for node in off)
+        return found
+
 
 SSH: Final = table_of(SshSettings)
 LIMITS: Final = table_of(Limits)
+ALERTMANAGER: Final = table_of(AlertmanagerSettings)
 SETTINGS: Final = table_of(Settings, flags="--", variables=ENV_PREFIX)
 FILE: Final = Setting(
     "config", PATH, None, f"settings file (YAML); also {ENV_PREFIX}CONFIG; see docs/control-api.md",
@@ -302,7 +402,7 @@ def private_directory(path: Path) -> None:
     """Create a directory that only its owner can read, where it is missing.
 
     Raises:
-        ConfigError: it cannot be created or written.
+        ConfigError: it cannot be created or written, or others can put their files in the place of ours.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -312,3 +412,10 @@ def private_directory(path: Path) -> None:
         ) from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise ConfigError(path, "cannot be written", "Give another state_dir or the permission")
+    found = path.stat()
+    if found.st_mode & 0o022 or found.st_uid not in (0, os.geteuid()):
+        raise ConfigError(
+            path,
+            f"can be written by others (mode {found.st_mode & 0o7777:o}, user {found.st_uid})",
+            "They could change known hosts and the audit log: chmod go-w it, or give another state_dir",
+        )

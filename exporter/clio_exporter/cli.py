@@ -19,6 +19,7 @@ from clio_client.errors import TransportUnavailableError
 from clio_exporter import flags, scrape_command
 from clio_exporter.engine import Engine
 from clio_exporter.http.app import create_app
+from clio_exporter.telemetry import Telemetry
 from clio_web import logs
 from clio_web.errors import WebConfigError
 from clio_web.logs import get_logger
@@ -29,6 +30,7 @@ _log = get_logger(__name__)
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 
+_SUBCOMMANDS = ("scrape", "demo", "simulate", "dashboards", "rules")
 _DESCRIPTION = """\
 Prometheus exporter for clusters that run IOWarp's CLIO runtime.
 
@@ -36,13 +38,15 @@ Without a subcommand it serves metrics until it is stopped; nodes may come and g
   clio-exporter scrape     print one scrape and exit
   clio-exporter demo       a real cluster on this machine, with traffic, to look at
   clio-exporter simulate   simulated nodes, for tests of scale and faults
+  clio-exporter dashboards write Grafana dashboards and provisioning for your names
+  clio-exporter rules      write Prometheus rules and configuration for your names
 Each takes --help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and arguments[0] in ("scrape", "demo", "simulate"):
+    if arguments and arguments[0] in _SUBCOMMANDS:
         return _subcommand(arguments[0], arguments[1:])
     parser = argparse.ArgumentParser(
         prog="clio-exporter",
@@ -65,6 +69,15 @@ def _subcommand(name: str, arguments: Sequence[str]) -> int:
         logs.configure(args.log_level)
         raise_descriptor_limit()
         return scrape_command.run(args, os.environ, Path.home())
+    if name in ("dashboards", "rules"):
+        from clio_exporter.kit import command as kit
+
+        add, run = {
+            "dashboards": (kit.add_dashboards_arguments, kit.run_dashboards),
+            "rules": (kit.add_rules_arguments, kit.run_rules),
+        }[name]
+        add(parser)
+        return run(parser.parse_args(arguments))
     # The other two need more than the exporter does; who only exports must not pay for it.
     if name == "demo":
         from clio_lab.demo import command as demo
@@ -85,9 +98,10 @@ def _serve(args: argparse.Namespace) -> int:
     gc.set_threshold(50_000, 20, 50)
     return_large_blocks()
     try:
-        engine = Engine(lambda: flags.settings(args), os.environ, Path.home())
+        options = flags.web_options(args)
+        telemetry = Telemetry(silent=options.disable_exporter_metrics)
+        engine = Engine(lambda: flags.settings(args), os.environ, Path.home(), telemetry)
         with contextlib.closing(engine):
-            options = flags.web_options(args)
             app = create_app(engine, options, engine.telemetry)
             for cluster in engine.summary():
                 _log.info("cluster", name=cluster.name, nodes=cluster.nodes, source=cluster.source)

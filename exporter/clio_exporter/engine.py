@@ -21,11 +21,13 @@ from clio_client.transport.interface import Transport
 from clio_exporter.cluster_poll import ClusterPoll, FindRoster, Roster
 from clio_exporter.collectors import COLLECTORS, Collector
 from clio_exporter.exposition import Family, Kind, Samples, Scope, label_text
-from clio_exporter.http.service import ClusterSummary, UnknownTarget
+from clio_exporter.http.service import ClusterSummary, NodeState, UnknownTarget
 from clio_exporter.labels import cluster_labels
 from clio_exporter.poller import NodePoller, PollOptions, PollSlots
+from clio_exporter.pool_names import only_chosen
+from clio_exporter.probe_report import report
 from clio_exporter.probe_targets import ForeignTargets
-from clio_exporter.settings import Settings
+from clio_exporter.settings import CollectorSettings, Settings
 from clio_exporter.snapshot import NOT_YET, ClusterSnapshot, NodeSnapshot
 from clio_exporter.telemetry import Telemetry
 from clio_exporter.write_time import WriteTime
@@ -101,6 +103,11 @@ class Result:
         if openmetrics:
             yield b"# EOF\n"
 
+    def report(self) -> Iterator[str]:
+        """Lines for people about every node."""
+        for node in self.nodes:
+            yield from report(node)
+
     @property
     def nodes(self) -> tuple[NodeSnapshot, ...]:
         """Every node of every cluster."""
@@ -162,7 +169,7 @@ class Engine:
         self._reload_lock = threading.Lock()
         self._flights: SingleFlight[ClusterPoll] = SingleFlight()
         self._node_states = StateLog(_log)
-        self._up: dict[Member, bool] = {}
+        self._seen: dict[Member, str | None] = {}
         self._write_time = WriteTime()
         self._closed = False
         self._state = self._read_state(None)
@@ -189,9 +196,9 @@ class Engine:
         )
         self.telemetry.polled(shared=shared)
         started = time.monotonic()
-        result = _result(poll, chosen, self.telemetry)
+        result = _result(poll, chosen, state.settings.collectors, self.telemetry)
         if any(collector.topics for collector in chosen):
-            self._up = {node.member: node.up for node in result.nodes}
+            self._seen = {node.member: _why_down(node) for node in result.nodes}
             self._report(result.nodes)
         made = time.monotonic() - started
         up = sum(node.up for node in result.nodes)
@@ -211,7 +218,7 @@ class Engine:
             return [(cluster, [member])]
 
         poll, _ = self._collect(state, (member, collectors), chosen, timeout, only)
-        return _result(poll, chosen, None)
+        return _result(poll, chosen, state.settings.collectors, None)
 
     def target_groups(self) -> list[dict[str, Any]]:
         """The nodes for Prometheus's HTTP service discovery: one group a node, labels for relabelling."""
@@ -253,17 +260,19 @@ class Engine:
 
     def summary(self) -> list[ClusterSummary]:
         """The clusters for the landing page, from memory."""
-        up = self._up
+        seen = self._seen
         summaries = []
         for membership in (cluster.membership for cluster in self._state.clusters):
             members = membership.members()
-            known = [up[member] for member in members if member in up]
+            known = [seen[member] is None for member in members if member in seen]
             summaries.append(
                 ClusterSummary(
                     name=membership.name or "default",
                     nodes=len(members),
                     up=sum(known) if known else None,
                     source=_described(membership.source),
+                    label=membership.name,
+                    states=_states(members, seen),
                 )
             )
         return summaries
@@ -376,13 +385,29 @@ def _member(state: _State, host: str, port: int | None) -> tuple[ConfiguredClust
     return None
 
 
+def _why_down(node: NodeSnapshot) -> str | None:
+    """Why the node is down, None when it is up."""
+    return None if node.failure is None else f"{node.failure.reason}, {node.failure}"
+
+
+def _states(members: Sequence[Member], seen: Mapping[Member, str | None]) -> tuple[NodeState, ...]:
+    """The nodes as they were at the latest collection, those that are down first."""
+    states = []
+    for member in members:
+        reason = seen.get(member)
+        state = "unknown" if member not in seen else "up" if reason is None else "down"
+        states.append(NodeState(member.node_id, member.target, state, reason or ""))
+    return tuple(sorted(states, key=lambda node: (node.state != "down", node.node_id)))
+
+
 def _result(
     poll: ClusterPoll,
     chosen: Sequence[Collector],
+    settings: CollectorSettings,
     telemetry: Telemetry | None,
 ) -> Result:
     """Samples of what a poll has learned by now."""
-    clusters = poll.snapshots()
+    clusters = only_chosen(poll.snapshots(), settings)
     samples = Samples((*(family for c in chosen for family in c.families), *FAMILIES))
     for collector in chosen:
         started = time.monotonic()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from clio_client.config import table
 from clio_client.config.settings import CLUSTER, RUNTIME
 from clio_client.config.table import Kind, Setting
+from clio_exporter.collectors import COLLECTORS
 from clio_exporter.settings import COLLECTOR, NAMES, PROBE, Settings, load_settings
 from clio_web import logs
 from clio_web.options import WebOptions
@@ -34,8 +36,36 @@ WEB = (
         flag="--web.config.file",
     ),
     Setting(
+        "disable_exporter_metrics", table.BOOLEAN, _WEB.disable_exporter_metrics,
+        "leave out what the exporter says of itself (clio_exporter_*, process_*, python_*)",
+        flag="--web.disable-exporter-metrics",
+    ),
+    Setting(
+        "grafana_url", Kind(table.TEXT.read, "URL"), _WEB.grafana_url,
+        "address of Grafana, for links on the landing page", flag="--web.grafana-url", shown="none",
+    ),
+    Setting(
         "max_requests", table.integer(0, 999_999), _WEB.max_requests,
         "scrapes in progress at once; 503 beyond, 0 for no limit", flag="--web.max-requests",
+    ),
+    Setting(
+        "max_connections_per_address", table.integer(1, 512), _WEB.max_connections_per_address,
+        "connections of one client address at once", flag="--web.max-connections-per-address",
+        more="Beyond, the one of them that has been idle longest is closed. Of 512 in all, half: what some "
+        "forty browsers behind one NAT or proxy keep open.",
+    ),
+    Setting(
+        "enable_lifecycle", table.BOOLEAN, _WEB.enable_lifecycle,
+        "allow a reload by POST to /-/reload", flag="--web.enable-lifecycle",
+        more="SIGHUP reloads in any case.",
+    ),
+    Setting(
+        "allowed_hosts",
+        Kind(lambda value: tuple(i.text().lower() for i in value.sequence()), "HOST", action="append"),
+        _WEB.allowed_hosts, "name by which this service is asked, may be repeated; others are refused",
+        flag="--web.allowed-host", shown="any",
+        more="Addresses and localhost are always allowed. Keeps out web pages whose name is made to lead "
+        "here (DNS rebinding).",
     ),
     Setting(
         "scrape_timeout", table.duration(0.001, 86400), _WEB.scrape_timeout,
@@ -57,13 +87,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     table.add_arguments(parser.add_argument_group("cluster"), (FILE, *CLUSTER))
     table.add_arguments(parser.add_argument_group("runtime"), RUNTIME)
     collectors = parser.add_argument_group("collectors")
-    for name in NAMES:
+    collectors.add_argument(
+        "--collector.disable-defaults",
+        dest="disable_defaults",
+        action="store_true",
+        help="run only the collectors that are switched on by flags",
+    )
+    for collector in COLLECTORS:
         collectors.add_argument(
-            f"--collector.{name}",
-            dest=f"collector_{name}",
+            f"--collector.{collector.name}",
+            dest=f"collector_{collector.name}",
             action=argparse.BooleanOptionalAction,
             default=None,
-            help=f"switch the {name} collector on or off",
+            help=f"switch the {collector.name} collector on or off "
+            f"({'on' if collector.on_by_default else 'off'} by default)",
         )
     table.add_arguments(collectors, COLLECTOR)
 
@@ -82,6 +119,9 @@ def settings(args: argparse.Namespace) -> Settings:
     """
     given = vars(args)
     base = load_settings(Path(args.config_file)) if args.config_file else Settings()
+    if args.disable_defaults:
+        bare = replace(base.collectors, enabled=frozenset(), added=frozenset())
+        base = replace(base, collectors=bare)
     switches = {name: on for name in NAMES if (on := given[f"collector_{name}"]) is not None}
     flags = (*CLUSTER, *RUNTIME, *COLLECTOR, *PROBE)
     return base.with_overrides(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +24,9 @@ STALLED_AFTER_S: Final = 3.0
 """Without a new sample for this long, the cursor is checked against the ring, every ten seconds."""
 
 STALLED_CHECK_S: Final = 10.0
+
+HEAD_START_S: Final = 0.25
+"""For this long a scrape's first question is the only one, so that its time is that of a round trip."""
 
 STATE_TOPICS: Final = frozenset({Topic.SYSTEM, Topic.WORKERS})
 """Where not both are asked, the state is: a scrape of little must see the same nodes up as one of all."""
@@ -73,8 +77,8 @@ class PollSlots:
         self.rings = Slots(RINGS_AT_ONCE)
 
 
-_Job = Callable[[float], Awaitable[None]]
-"""Something to ask, until a time of the loop's clock."""
+_Job = Callable[[float], Awaitable[bool | None]]
+"""Something to ask, until a time of the loop's clock; where it is one question, whether it was answered."""
 
 
 class NodePoller:
@@ -90,6 +94,7 @@ class NodePoller:
         self._slots = slots
         self._reset(None)
         self._told_id_differs = False
+        self._questions = 0
 
     def _reset(self, identity: RuntimeIdentity | None) -> None:
         self._identity = identity
@@ -147,8 +152,9 @@ class NodePoller:
         if session.identity != self._identity:
             self._reset(session.identity)
         snapshot.session = session
+        snapshot.questions = self._questions
         topics = snapshot.askable(topics)
-        jobs: list[_Job] = []
+        jobs: list[_Job] = []  # the first of them, a small one, is timed
         later: list[tuple[Slots, _Job]] = []
         if not topics >= snapshot.askable(STATE_TOPICS):
             jobs.append(lambda until: record(self._state(snapshot, transport, until)))
@@ -165,27 +171,34 @@ class NodePoller:
                 jobs.append(pools)
         if Topic.SYSTEM in topics:
 
-            def system(until: float) -> Awaitable[None]:
+            def system(until: float) -> Awaitable[bool]:
                 return record(self._system(snapshot, transport, until), Topic.SYSTEM)
 
             if self._recent.newest is None:
                 later.append((self._slots.rings, system))
             else:
                 jobs.append(system)
-        await asyncio.gather(*(job(deadline) for job in jobs))
+        await _first_alone(snapshot, jobs, deadline)
         return later
+
+    def _asks(self, snapshot: NodeSnapshot) -> None:
+        """Another question is about to be asked."""
+        self._questions += 1
+        snapshot.questions = self._questions
 
     # --- state and workers --------------------------------------------------------------------------
 
     async def _state(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> None:
+        self._asks(snapshot)
         try:
             await questions.status(transport, self.member.address, deadline)
         except RuntimeClientError as error:
             snapshot.error = error
-        else:
-            snapshot.heard = True
+            raise
+        snapshot.heard = True
 
     async def _workers(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> None:
+        self._asks(snapshot)
         snapshot.workers = await questions.workers(transport, self.member.address, deadline)
         snapshot.heard = True
 
@@ -198,11 +211,13 @@ class NodePoller:
         fresh: tuple[SystemSample, ...] = ()
         if self._recent.newest is not None:
             since = self._recent.newest_id + 1
+            self._asks(snapshot)
             fresh = await questions.samples(transport, node, deadline, since=since, last=self._kept)
         # Scrapes may be far apart: what counts is that nothing has come by now, not when last asked.
         stalled = now - self._newest_at > STALLED_AFTER_S and now - self._checked_at > STALLED_CHECK_S
         if not fresh and (self._recent.newest is None or stalled):
             self._checked_at = now
+            self._asks(snapshot)
             fresh = await questions.samples(transport, node, deadline, last=self._kept)
             if (fresh[-1].event_id or 0 if fresh else -1) < self._recent.newest_id:
                 # The ring is behind our cursor: another runtime, even if nothing else told us.
@@ -271,6 +286,7 @@ class NodePoller:
             return
         now = asyncio.get_running_loop().time()
         known = self._pool_list
+        self._asks(snapshot)
         found = await questions.containers(transport, self.member.address, deadline, known)
         if found is not known and {c.pool_id for c in found.containers} != {
             c.pool_id for c in known.containers
@@ -314,6 +330,7 @@ class NodePoller:
     async def _stats(
         self, container: Container, snapshot: NodeSnapshot, transport: Transport, deadline: float
     ) -> Pool | None:
+        self._asks(snapshot)
         try:
             stats = await questions.pool_stats(transport, self.member.address, container, deadline)
         except QueryFailedError as error:
@@ -329,6 +346,28 @@ class NodePoller:
         return Pool(container, stats)
 
 
+async def _first_alone(snapshot: NodeSnapshot, jobs: Sequence[_Job], deadline: float) -> None:
+    """Run the jobs until ``deadline``: the first, which is timed, has a head start of `HEAD_START_S` at most.
+
+    No longer, so that one lost question does not cost the others their time.
+    """
+    loop = asyncio.get_running_loop()
+    answered = asyncio.Event()
+
+    async def first() -> None:
+        started = loop.time()
+        if await jobs[0](deadline):
+            snapshot.round_trip = loop.time() - started
+        answered.set()
+
+    async def others() -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(answered.wait(), HEAD_START_S)
+        await asyncio.gather(*(job(deadline) for job in jobs[1:]))
+
+    await asyncio.gather(first(), others())
+
+
 class _TopicRecorder:
     """Records in a snapshot how asking for topics ended, and when."""
 
@@ -337,10 +376,12 @@ class _TopicRecorder:
         self._loop = loop
         self._started = started
 
-    async def __call__(self, job: Awaitable[None], *topics: Topic) -> None:
-        """Await the job, by whose end the topics are known or have failed."""
-        if not await self.failed(job, *topics):
-            self.ended(None, *topics)
+    async def __call__(self, job: Awaitable[None], *topics: Topic) -> bool:
+        """Await the job, by whose end the topics are known or have failed; whether they are known."""
+        if await self.failed(job, *topics):
+            return False
+        self.ended(None, *topics)
+        return True
 
     async def failed(self, job: Awaitable[None], *topics: Topic) -> bool:
         """Await the job; whether it failed, and so the topics."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,18 @@ from clio_client.config.table import Kind, setting, table_of
 from clio_exporter.collectors import COLLECTORS
 
 NAMES = tuple(collector.name for collector in COLLECTORS)
+_ON = frozenset(collector.name for collector in COLLECTORS if collector.on_by_default)
+
+
+def _pattern(value: Field) -> re.Pattern[str]:
+    try:
+        return re.compile(value.text())
+    except re.error as error:
+        raise value.error(f"is no regular expression: {error}", "Escape what is meant literally") from None
+
+
+_PATTERN = Kind(_pattern, "REGEX")
+_WHOLE = "A regular expression that the whole name matches."
 
 
 def _names(value: Field) -> frozenset[str]:
@@ -26,10 +39,14 @@ def _names(value: Field) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class CollectorSettings:
-    """Which collectors run and how. `enabled` None: all but the disabled ones."""
+    """Which collectors run and how. `enabled` None: those that are on by default and the `added` ones."""
 
     enabled: frozenset[str] | None = setting(
-        None, Kind(_names, choices=NAMES), "only these", flag=False, shown="all"
+        None, Kind(_names, choices=NAMES), "only these", flag=False,
+        shown=f"all but {', '.join(name for name in NAMES if name not in _ON)}",
+    )  # fmt: skip
+    added: frozenset[str] = setting(
+        frozenset(), Kind(_names), "besides those that are on by default, these", flag=False, shown="none"
     )
     disabled: frozenset[str] = setting(frozenset(), Kind(_names), "all but these", flag=False, shown="none")
     pool_interval_seconds: float = setting(
@@ -40,19 +57,30 @@ class CollectorSettings:
         60.0, table.duration(1, 1024), "time over which peaks are reported; at least the scrape interval",
         key="node.peak_window", more="The runtime remembers 1024 samples, one a second.",
     )  # fmt: skip
+    bdev_include: re.Pattern[str] | None = setting(
+        None, _PATTERN, "tell of devices with such names only", key="bdev.include", more=_WHOLE,
+    )  # fmt: skip
+    bdev_exclude: re.Pattern[str] | None = setting(
+        None, _PATTERN, "tell of no devices with such names", key="bdev.exclude", more=_WHOLE
+    )
+    pool_include: re.Pattern[str] | None = setting(
+        None, _PATTERN, "tell of pools with such names only", key="pool.include", more=_WHOLE
+    )
+    pool_exclude: re.Pattern[str] | None = setting(
+        None, _PATTERN, "tell of no pools with such names", key="pool.exclude", more=_WHOLE
+    )
 
     def is_enabled(self, name: str) -> bool:
         """Whether the collector `name` runs."""
-        return name not in self.disabled and (self.enabled is None or name in self.enabled)
+        wanted = _ON | self.added if self.enabled is None else self.enabled | self.added
+        return name in wanted - self.disabled
 
     def switched(self, on: Mapping[str, bool]) -> CollectorSettings:
         """These settings with collectors switched on (True) or off."""
         wanted = {name for name, value in on.items() if value}
         unwanted = on.keys() - wanted
         return replace(
-            self,
-            enabled=None if self.enabled is None else (self.enabled | wanted) - unwanted,
-            disabled=(self.disabled | unwanted) - wanted,
+            self, added=(self.added | wanted) - unwanted, disabled=(self.disabled | unwanted) - wanted
         )
 
 
@@ -99,10 +127,10 @@ def parse_settings(text: str, path: Path) -> Settings:
     common = client.client_settings(sections, path)
     fields = table.fields_of(COLLECTOR, sections.get("collectors"))
     collectors = table.updated(CollectorSettings(), COLLECTOR, fields)
-    both = collectors.disabled & (collectors.enabled or frozenset())
-    if both:
-        raise fields["disabled"].error(
-            f"and enabled both name {', '.join(sorted(both))}", "Name a collector in one of the two"
-        )
+    for name, named in (("enabled", collectors.enabled or frozenset()), ("added", collectors.added)):
+        if both := collectors.disabled & named:
+            raise fields["disabled"].error(
+                f"and {name} both name {', '.join(sorted(both))}", "Name a collector in one of the two"
+            )
     probe = table.updated(ProbeSettings(), PROBE, table.fields_of(PROBE, sections.get("probe")))
     return Settings(common.clusters, common.runtime, path, collectors, probe)

@@ -68,6 +68,8 @@ class NodeSnapshot:
         peaks: extremes since the peak window began.
         start_time: when the runtime started, Unix seconds.
         duration: seconds the node took to answer everything, or to fail; None while it has not.
+        round_trip: seconds of one small question that was asked alone; None while it is not answered.
+        questions: how many the node's poller has asked, in this scrape and before.
     """
 
     member: Member
@@ -83,6 +85,8 @@ class NodeSnapshot:
     modules: tuple[Pool, ...] = ()
     results: dict[Topic, TopicResult] = field(default_factory=dict)
     duration: float | None = None
+    round_trip: float | None = None
+    questions: int | None = None
 
     @property
     def up(self) -> bool:

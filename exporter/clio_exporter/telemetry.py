@@ -101,11 +101,14 @@ FAMILIES: Final = (
 class Telemetry:
     """Counts what the engine and its endpoints do, and writes what the exporter says of itself. Thread-safe.
 
+    With ``silent`` it counts and writes nothing.
+
     Attributes:
         transport: tells `Transport.counters`; to be set by whoever has the transport.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, silent: bool = False) -> None:
+        self._silent = silent
         self.transport: Callable[[], Mapping[str, int]] = dict
         self._registry = registry = CollectorRegistry()
         self._lock = threading.Lock()
@@ -150,7 +153,9 @@ class Telemetry:
             self._in_flight -= 1
 
     def render(self, openmetrics: bool) -> bytes:
-        """Exposition text, without ``# EOF``."""
+        """Exposition text, without ``# EOF``; none where it is to be silent."""
+        if self._silent:
+            return b""
         generate: Callable[[CollectorRegistry], bytes] = (
             generate_openmetrics if openmetrics else generate_latest
         )

@@ -45,3 +45,20 @@ def restarts(matchers: str) -> Builder[models.AnnotationQuery]:
     query.title_format = "Runtime started"
     query.text_format = "node {{node_id}} ({{hostname}})"
     return _Ready(query)
+
+
+def actions(matchers: str) -> Builder[models.AnnotationQuery]:
+    """A mark where somebody asked the control API for an action: who, why and from where."""
+    query = _ValueIsTime(
+        name="Action asked for",
+        datasource=variables.DATASOURCE,
+        enable=True,
+        icon_color="purple",
+        expr=(
+            "max by (cluster, node_id, hostname, action, actor, reason, client) "
+            f"(clio_control_action_begin_timestamp_seconds{{{matchers}}}) * 1000"
+        ),
+    )
+    query.title_format = "{{action}} by {{actor}} from {{client}}"
+    query.text_format = "node {{node_id}} ({{hostname}}) {{reason}}"
+    return _Ready(query)

@@ -21,6 +21,7 @@ class Board:
     Attributes:
         uid: stable identity, also its file name.
         question: what the dashboard answers, in one sentence.
+        actions: links to what can be done, after those to the other dashboards.
     """
 
     uid: str
@@ -28,6 +29,7 @@ class Board:
     sections: Sequence[Section]
     variables: Sequence[Builder[models.VariableModel]]
     annotations: Sequence[Builder[models.AnnotationQuery]] = ()
+    actions: Sequence[builders.DashboardLink] = ()
     span: str = "now-30m"
     tags: Sequence[str] = field(default=(links.TAG,))
 
@@ -45,21 +47,30 @@ def build(board: Board) -> models.Dashboard:
         .timepicker(builders.TimePicker().refresh_intervals(["5s", "10s", "30s", "1m", "5m", "15m"]))
         .refresh("5s")
         .editable()
-        .links(links.navigation(board.uid))
+        .links([*links.navigation(board.uid), *board.actions])
         .variables([variables.datasource(), *board.variables])
         .annotations(list(board.annotations))
     )
     top = 0
     number = 0
     for section in board.sections:
+        row = None
         if section.title:
             number += 1
             row = builders.Row(section.title).id(number).grid_pos(models.GridPos(h=1, w=COLUMNS, x=0, y=top))
-            builder = builder.with_row(row)
             top += 1
-        number, top, placed = _place(section.tiles, number, top)
+        number, bottom, placed = _place(section.tiles, number, top)
+        if row is not None and section.collapsed:
+            # Grafana has the panels of a closed row inside it, and what follows right below.
+            for panel in placed:
+                row = row.with_panel(panel)
+            builder = builder.with_row(row)
+            continue
+        if row is not None:
+            builder = builder.with_row(row)
         for panel in placed:
             builder = builder.with_panel(panel)
+        top = bottom
     return builder.build()
 
 
@@ -68,7 +79,8 @@ def _place(tiles: Sequence[Tile], number: int, top: int) -> tuple[int, int, list
     left = 0
     row_height = 0
     for tile in tiles:
-        if left + tile.width > COLUMNS:
+        width = COLUMNS if tile.repeated else tile.width
+        if left + width > COLUMNS:
             left = 0
             top += row_height
             row_height = 0
@@ -76,7 +88,7 @@ def _place(tiles: Sequence[Tile], number: int, top: int) -> tuple[int, int, list
         # The builder positions a panel at 0, 0 itself; only the very first one is there, and it stays.
         position = models.GridPos(h=tile.height, w=tile.width, x=left, y=top)
         placed.append(tile.panel.id(number).grid_pos(position))
-        left += tile.width
+        left += width
         row_height = max(row_height, tile.height)
     return number, top + row_height, placed
 

@@ -68,6 +68,20 @@ def action_from_row(action: str) -> builders.DashboardLink:
     )
 
 
+def rolling(action: str, title: str) -> builders.DashboardLink:
+    """To the control API's page that plans `action` (restart, shutdown) of the nodes that are searched for."""
+    return (
+        builders.DashboardLink(title)
+        .type(models.DashboardLinkType.LINK)
+        .url(
+            f"${{control_api}}/operations/{action}?cluster=${{cluster:percentencode}}&nodes=${{search:percentencode}}"
+        )
+        .icon("bolt")
+        .tooltip("Shows a plan of the nodes that are searched for, and asks first")
+        .target_blank(True)
+    )
+
+
 def to_dashboard(uid: str, title: str) -> builders.DashboardLink:
     """From anywhere to another dashboard with the same selection."""
     return _data_link(title, f"/d/{uid}?${{cluster:queryparam}}&{_KEEP}")

@@ -32,6 +32,7 @@ from grafana.generator.thresholds import IDLE, Band, Mapping, as_property, confi
 
 COLUMNS: Final = 24
 MOST_TILES: Final = 5000
+TILE_TEXT: Final = 11
 LINES_HEIGHT: Final = 9
 """Room for a graph and three lines of its legend."""
 
@@ -63,20 +64,26 @@ class Query:
 
 @dataclass(frozen=True)
 class Tile:
-    """A panel and the room it takes, in Grafana's grid of 24 columns."""
+    """A panel and the room it takes, in Grafana's grid of 24 columns; whole lines where it is repeated."""
 
     panel: Any
     width: int
     height: int
     empty: str | None = None
+    repeated: bool = False
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and the panels below it, from left to right."""
+    """A heading and the panels below it, from left to right.
+
+    Attributes:
+        collapsed: closed until somebody opens it: what is about hardware or modules that most clusters lack.
+    """
 
     title: str
     tiles: Sequence[Tile]
+    collapsed: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,7 @@ class Column:
         source: label, or letter of the query whose value it is.
         cell: ``text``, ``gauge`` (a bar), ``background`` or ``colour`` (by mapping or threshold).
         hidden: in the data, for links, but not shown.
+        absent: shown in grey where there is no value; empty cells are left empty otherwise.
     """
 
     source: str
@@ -101,6 +109,7 @@ class Column:
     low: float | None = None
     high: float | None = None
     hidden: bool = False
+    absent: str | None = None
 
 
 def _dress(
@@ -206,12 +215,11 @@ def tiles(
     unit: str = "short",
     band: Band | None = None,
     mapping: Mapping | None = None,
-    width: int = COLUMNS,
-    height: int = 8,
+    height: int = 4,
     links: Sequence[builders.DashboardLink] = (),
     empty: str | None = None,
 ) -> Tile:
-    """A map of nodes: one coloured tile a node, by node id."""
+    """A map of nodes: one coloured tile a node, by node id, named by the label ``name``; a panel each ``$block``."""
     panel = _dress(stat.Panel(), title, description, "none", empty, band)
     panel = _with_targets(panel, [Query(expr)], "table")
     # Prometheus sorts by the text of labels: 1, 10, 100, 2. The panel shows every field that is a number: the
@@ -223,8 +231,8 @@ def tiles(
             common.ReduceDataOptions().calcs(["lastNotNull"]).values(True).limit(MOST_TILES).fields("")
         )
         # Fixed, for the panel's own choice cuts the ids of some hundred nodes off.
-        .text(common.VizTextDisplayOptions().title_size(8).value_size(8))
-        .display_name("${__data.fields.node_id}")
+        .text(common.VizTextDisplayOptions().title_size(TILE_TEXT).value_size(TILE_TEXT))
+        .display_name("${__data.fields.name}")
         .graph_mode(common_models.BigValueGraphMode.NONE)
         .color_mode(common_models.BigValueColorMode.BACKGROUND_SOLID)
         .text_mode(common_models.BigValueTextMode.NAME)
@@ -238,7 +246,8 @@ def tiles(
     if mapping is not None:
         properties.append(_property("mappings", mappings(mapping)))
     panel = panel.override_by_name("Value", properties)
-    return Tile(panel, width, height, empty)
+    panel = panel.repeat("block").repeat_direction("h").max_per_row(2)
+    return Tile(panel, COLUMNS // 2, height, empty, repeated=True)
 
 
 def bars(
@@ -286,7 +295,7 @@ def bars(
         panel = panel.override_by_query(ref, properties)
     if repeat is not None:
         panel = panel.repeat(repeat).repeat_direction("h").max_per_row(per_row)
-    return Tile(panel, width, height, empty)
+    return Tile(panel, width, height, empty, repeated=repeat is not None)
 
 
 def override(name: str, value: object) -> models.DynamicConfigValue:
@@ -500,9 +509,10 @@ def _column(column: Column) -> list[models.DynamicConfigValue]:
         found.append(_property("color", {"mode": "thresholds"}))
     elif column.cell == "gauge":
         found.append(_fixed("blue"))
-    if column.cell == "gauge":
-        # Beside the empty bar, which alone would look like 0 %.
-        found.append(_property("mappings", [nothing("n/a")]))
+    # Beside the empty bar, which alone would look like 0 %.
+    absent = column.absent or ("n/a" if column.cell == "gauge" else None)
+    if absent is not None:
+        found.append(_property("mappings", [nothing(absent)]))
     if column.mapping is not None or column.cell == "background":
         found.append(_property("custom.align", "left"))
     if column.cell == "text" and column.unit is None and not column.links and not column.hidden:

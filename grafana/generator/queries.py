@@ -1,8 +1,8 @@
 """PromQL shared by dashboards.
 
 A cluster without a name has no ``cluster`` label; ``cluster=~"$cluster"`` with the variable's All value
-``.*`` selects it, and so does ``by (cluster, ...)``. Aggregating with ``max by`` also folds the duplicates
-of two scrapes of one node (``/metrics`` and ``/probe``, or two exporters) into one.
+``.*`` selects it, and so does ``by (cluster, ...)``. Where several exporters see a node (or ``/metrics`` and
+``/probe`` both have it), the highest value counts: ``max by`` comes before any sum, as in the recording rules.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Final
 
 KEYS: Final = "cluster, node_id, hostname"
 BDEV_KEYS: Final = "cluster, node_id, hostname, pool_id, pool_name"
+WORKER_KEYS: Final = "cluster, node_id, hostname, worker_id"
 CLUSTER: Final = 'cluster=~"$cluster"'
 NODE: Final = 'cluster=~"$cluster", node_id=~"$node"'
 FOUND: Final = 'cluster=~"$cluster", node_id=~"$node", node_id=~"$match"'
@@ -20,11 +21,11 @@ BUSIEST: Final = 'cluster=~"$cluster", node_id=~"$node", hostname=~"$busiest"'
 UNNAMED: Final = "All"
 """Stands for the cluster label of a cluster without a name; as a variable's value it selects it."""
 
-BUSY_TURNS: Final = 10
-"""Idle turns of a worker's loop since its last work up to which it counts as busy; as in the recording rules."""
-
 FEW: Final = 12
 """How many nodes get a card, a line or a row of their own where all would drown the reader."""
+
+FEW_TILES: Final = 16
+"""Up to so many nodes the tiles of a map have room for a hostname."""
 
 
 def per_node(metric: str, matchers: str = NODE) -> str:
@@ -32,9 +33,46 @@ def per_node(metric: str, matchers: str = NODE) -> str:
     return f"max by ({KEYS}) ({metric}{{{matchers}}})"
 
 
+def per_worker(metric: str, matchers: str = NODE) -> str:
+    """One value a worker."""
+    return f"max by ({WORKER_KEYS}) ({metric}{{{matchers}}})"
+
+
+def per_device(metric: str, matchers: str = NODE) -> str:
+    """One value a block device, or array."""
+    return f"max by ({BDEV_KEYS}) ({metric}{{{matchers}}})"
+
+
 def linkable(expression: str) -> str:
     """`expression` with a ``cluster`` label on every series, for links to other dashboards."""
     return f'label_replace({expression}, "cluster", "{UNNAMED}", "cluster", "")'
+
+
+def named(expression: str, matchers: str) -> str:
+    """`expression`, one value a node, with a label ``name`` for tiles: id and host of few nodes, the id of many."""
+    one = linkable(expression)
+    both = f'label_join({one}, "name", " · ", "node_id", "hostname")'
+    number = f'label_join({one}, "name", "", "node_id")'
+    return f"({both} and on () {_few(matchers)}) or ({number} unless on () {_few(matchers)})"
+
+
+IN_BLOCK: Final = 'node_id=~"${block:raw}"'
+"""Nodes of the hundred ``$block``, a regular expression of ids; raw, for Grafana escapes values of a choice."""
+
+
+def blocks(matchers: str) -> str:
+    """One series a hundred of node ids, with the labels ``block`` (see `IN_BLOCK`) and ``name``."""
+    hundreds = (
+        f'label_replace({per_node("clio_node_up", matchers)}, "hundred", "$1", "node_id", "(.*?).{{1,2}}")'
+    )
+    first = f'label_replace(max by (hundred) ({hundreds}), "block", "..?", "", "")'
+    named = f'label_replace({first}, "name", "0 to 99", "", "")'
+    block = f'label_replace({named}, "block", "$1..", "hundred", "(.+)")'
+    return f'label_replace({block}, "name", "${{1}}00 to ${{1}}99", "hundred", "(.+)")'
+
+
+def _few(matchers: str) -> str:
+    return f"(count({per_node('clio_node_up', matchers)}) <= {FEW_TILES})"
 
 
 def status(matchers: str) -> str:
@@ -101,9 +139,27 @@ def by_type(expression: str, matchers: str = NODE, keys: str = "cluster, type") 
     return f"sum by ({keys}) ({of_type(expression, matchers)})"
 
 
-def rate(counter: str, matchers: str = NODE) -> str:
-    """Increase a second."""
-    return f"rate({counter}{{{matchers}}}[$__rate_interval])"
+def round_trip(matchers: str) -> str:
+    """Seconds of one small question, one value a node that is up."""
+    return per_node("clio_node_round_trip_seconds", matchers)
+
+
+def rate(counter: str, matchers: str = NODE, window: str = "$__rate_interval") -> str:
+    """Increase a second of a worker's or a device's counter, one value for each of them."""
+    keys = WORKER_KEYS if counter.startswith("clio_worker_") else BDEV_KEYS
+    return f"max by ({keys}) (rate({counter}{{{matchers}}}[{window}]))"
+
+
+def work(matchers: str) -> str:
+    """Tasks a second of each worker beyond those that the exporters' own questions cause.
+
+    A question is a task, and the sending of its answer is one of another worker: what asking costs is taken
+    off each worker in full, which hides less than one task of others a question (measured on an idle 2.3.2:
+    7 questions a scrape are 5 tasks of one worker and 7 of another).
+    """
+    asked = f"sum by ({KEYS}) (rate(clio_node_questions_total{{{matchers}}}[$__rate_interval]))"
+    done = rate("clio_worker_tasks_processed_total", matchers)
+    return f"clamp_min({done} - on ({KEYS}) group_left () {asked}, 0) or {done}"
 
 
 # A node's card is found by cluster and node id together: neither a hostname nor an id is unique across

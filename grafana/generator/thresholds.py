@@ -1,4 +1,4 @@
-"""What colours mean and where "bad" begins: the same on every dashboard, the same numbers as the alerts.
+"""What colours mean and where "bad" begins: the same on every dashboard, and the alerts' own numbers.
 
 Green is well, orange wants a look, red wants a hand, purple is a node that hangs, blue and the classic
 palette carry no judgement. All are names of Grafana's palette, which has a light and a dark shade of each.
@@ -6,11 +6,13 @@ palette carry no judgement. All are names of Grafana's palette, which has a ligh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.models import dashboard as models
+
+from clio_exporter.kit.rules import THRESHOLDS
 
 GOOD: Final = "green"
 WARN: Final = "orange"
@@ -18,6 +20,11 @@ BAD: Final = "red"
 HUNG: Final = "purple"
 NEUTRAL: Final = "blue"
 IDLE: Final = "#8e8e8e"
+
+LITTLE: Final = "super-light-blue"
+SOME: Final = "light-blue"
+MUCH: Final = "semi-dark-blue"
+MOST: Final = "dark-blue"
 
 CPU: Final = "blue"
 MEMORY: Final = "purple"
@@ -32,13 +39,11 @@ class Band:
         warn: first value that wants a look; None where the only question is bad or not.
         bad: first value that wants a hand; None where nothing about it is urgent.
         low_is_bad: the quantity is bad below these values instead of above.
-        alerts: which alert of prometheus/rules fires at ``warn`` or ``bad``; a test compares the numbers.
     """
 
     warn: float | None
     bad: float | None
     low_is_bad: bool = False
-    alerts: dict[str, str] = field(default_factory=dict)
 
     def steps(self) -> list[models.Threshold]:
         """Grafana's steps, the first without a value."""
@@ -55,15 +60,23 @@ class Band:
         ]
 
 
+def _band(warn: str | None, bad: str | None = None, *, low_is_bad: bool = False) -> Band:
+    """The band of alerts' thresholds, by name."""
+    return Band(
+        None if warn is None else THRESHOLDS[warn].value,
+        None if bad is None else THRESHOLDS[bad].value,
+        low_is_bad,
+    )
+
+
 # Ratios 0 to 1. There is none for a busy processor: that is what it was bought for.
-MEMORY_USED: Final = Band(
-    0.9, 0.97, alerts={"warn": "ClioNodeMemoryPressure", "bad": "ClioNodeMemoryExhausted"}
-)
-HBM_USED: Final = Band(0.95, None, alerts={"warn": "ClioNodeGpuMemoryPressure"})
-STORAGE_USED: Final = Band(0.9, None, alerts={"warn": "ClioBdevAlmostFull"})
-WORKERS_BUSY: Final = Band(0.9, None, alerts={"warn": "ClioNodeSaturated"})
-COST_ERROR: Final = Band(5, None, alerts={"warn": "ClioCostModelBadlyOff"})
-UP_RATIO: Final = Band(1, 0.75, low_is_bad=True, alerts={"bad": "ClioClusterManyNodesDown"})
+MEMORY_USED: Final = _band("memory_pressure", "memory_exhausted")
+HBM_USED: Final = _band("gpu_memory")
+STORAGE_USED: Final = _band("device_full")
+WORKERS_BUSY: Final = _band("workers_busy")
+COST_ERROR: Final = Band(5, None)
+"""No alert: nobody has to act, and tells nothing of whether the method matters."""
+UP_RATIO: Final = Band(1, 1 - THRESHOLDS["nodes_down_ratio"].value, low_is_bad=True)
 AVAILABILITY: Final = Band(0.999, 0.99, low_is_bad=True)
 
 # Counts.
@@ -71,27 +84,19 @@ ANY_IS_BAD: Final = Band(None, 1)
 ANY_IS_WORTH_A_LOOK: Final = Band(1, None)
 SEVERAL_FILES: Final = Band(2, None)
 """ClioConfigDiffers: more than one."""
-QUEUED: Final = Band(100, None, alerts={"warn": "ClioQueueBacklogGrowing"})
+QUEUED: Final = _band("queue_length")
 
 # Seconds.
 SAMPLE_AGE: Final = Band(120, None)
 """ClioNodeStatisticsStale: no new sample in 2 minutes."""
-ROUND_TRIP: Final = Band(1, 3)
-"""The exporter gives a node up after 3 s, unless configured."""
-TIME_TO_FULL: Final = Band(
-    3 * 86400,
-    4 * 3600,
-    low_is_bad=True,
-    alerts={"warn": "ClioBdevFillsWithin3Days", "bad": "ClioBdevFillsWithin4Hours"},
-)
-TIME_TO_FAILURE: Final = Band(
-    30 * 86400,
-    3 * 86400,
-    low_is_bad=True,
-    alerts={"warn": "ClioBdevFailurePredicted", "bad": "ClioBdevFailureImminent"},
-)
-SCRAPE_TIME: Final = Band(8, None)
-"""ClioExporterScrapeSlow: 80 % of the scrape timeout, which is 10 s unless configured."""
+ROUND_TRIP: Final = Band(0.5, 3)
+"""Of one small question; the exporter gives a node up after 3 s, unless configured."""
+ALL_ANSWERS: Final = Band(1, 3)
+"""Of all questions of a scrape."""
+TIME_TO_FULL: Final = _band("forecast_later", "forecast_soon", low_is_bad=True)
+TIME_TO_FAILURE: Final = _band("failure_predicted", "failure_imminent", low_is_bad=True)
+SCRAPE_TIME: Final = Band(int(THRESHOLDS["scrape_slow"].value * THRESHOLDS["scrape_timeout"].value), None)
+"""ClioExporterScrapeSlow."""
 
 # Points of 100. A node under the second number is shown as degraded.
 SCORE: Final = Band(90, 60, low_is_bad=True)
@@ -149,11 +154,15 @@ LEADER: Final[Mapping] = {"0": ("", IDLE), "1": ("leader", NEUTRAL)}
 SEVERITY: Final[Mapping] = {"1": ("info", NEUTRAL), "2": ("warning", WARN), "3": ("critical", BAD)}
 SUCCESS: Final[Mapping] = {"0": ("failed", BAD), "1": ("ok", GOOD)}
 WORKER_STATE: Final[Mapping] = {
-    "0": ("idle", IDLE),
-    "1": ("busy", GOOD),
-    "2": ("stuck", BAD),
-    "3": ("stopped", WARN),
+    "0": ("up to 1 task/s", IDLE),
+    "1": ("up to 10", LITTLE),
+    "2": ("up to 100", SOME),
+    "3": ("up to 1,000", MUCH),
+    "4": ("more", MOST),
+    "5": ("stuck", BAD),
+    "6": ("stopped", WARN),
 }
+"""By tens: `boards.node.worker_states`."""
 
 
 def nothing(text: str) -> models.ValueMapping:

@@ -11,8 +11,7 @@ from grafana_foundation_sdk.models import dashboard as models
 from grafana.generator import queries
 
 DATASOURCE: Final = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
-NODE_SEARCH_UID: Final = "clio-node-search"
-NODE_SEARCH: Final = models.DataSourceRef(type_val="prometheus", uid=NODE_SEARCH_UID)
+NODE_SEARCH: Final = models.DataSourceRef(type_val="prometheus", uid="${search_source}")
 CONTROL_API_URL: Final = "http://localhost:5000"
 
 _ALL: Final = models.VariableOption(selected=True, text=["All"], value=["$__all"])
@@ -97,12 +96,23 @@ def one_node() -> builders.QueryVariable:
     )
 
 
-def search() -> tuple[builders.TextBoxVariable, builders.QueryVariable]:
+def search() -> tuple[builders.TextBoxVariable, builders.DatasourceVariable, builders.QueryVariable]:
     """The search box, and hidden behind it the nodes it finds, as one regular expression of node ids.
 
-    The second is asked of the control API, which speaks enough of Prometheus's HTTP API for this. While
+    The last is asked of the control API, which speaks enough of Prometheus's HTTP API for this. While
     the API does not answer, Grafana keeps the variable's last value, which is at first ``.*``: all nodes.
+    The data source is known by its name, as nobody can choose the uid of one that is made by hand.
     """
+    source = (
+        builders.DatasourceVariable("search_source")
+        .label("Search by")
+        .description(
+            "The control API as a data source: one of type Prometheus with `node search` in its name."
+        )
+        .type("prometheus")
+        .regex("/node search/i")
+        .hide(models.VariableHide.HIDE_VARIABLE)
+    )
     box = (
         builders.TextBoxVariable("search")
         .label("Search")
@@ -125,7 +135,7 @@ def search() -> tuple[builders.TextBoxVariable, builders.QueryVariable]:
         .current(models.VariableOption(selected=True, text=".*", value=".*"))
         .hide(models.VariableHide.HIDE_VARIABLE)
     )
-    return box, found
+    return box, source, found
 
 
 def cards() -> builders.QueryVariable:
@@ -140,6 +150,23 @@ def cards() -> builders.QueryVariable:
         # As the query sorts them, the worst first.
         .sort(models.VariableSort.DISABLED)
         .regex('/card="(?<value>[^"]+)".*[{,]name="(?<text>[^"]+)"/')
+        .multi(True)
+        .include_all(True)
+        .current(_ALL)
+        .hide(models.VariableHide.HIDE_VARIABLE)
+    )
+
+
+def blocks(matchers: str) -> builders.QueryVariable:
+    """The hundreds of node ids that a map has a panel for: with more tiles in one, none could be read."""
+    return (
+        _query(
+            "block",
+            "Hundreds",
+            "The nodes by hundreds of their ids.",
+            f"query_result({queries.blocks(matchers)})",
+        )
+        .regex('/block="(?<value>[^"]+)".*[{,]name="(?<text>[^"]+)"/')
         .multi(True)
         .include_all(True)
         .current(_ALL)

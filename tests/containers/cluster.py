@@ -35,6 +35,47 @@ HARDENED = {"cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"], "re
 STATE_TMPFS = {"/tmp": "", "/var/lib/clio": "uid=10001,gid=10001,mode=0750"}
 
 
+def private_keys(container: Container) -> set[str]:
+    """Digests of the private SSH keys that a container's own user can read, wherever they are."""
+    return set(_inside(container, _PRIVATE_KEYS, "/"))
+
+
+def writable(container: Container, directory: str) -> list[str]:
+    """What of a directory, and of all below it, a container's own user can change."""
+    return _inside(container, _WRITABLE, directory)
+
+
+_PRIVATE_KEYS = """
+import hashlib, os, sys
+for top, names, files in os.walk(sys.argv[1]):
+    names[:] = [name for name in names if os.path.join(top, name) not in ("/proc", "/sys", "/dev")]
+    for path in filter(os.path.isfile, (os.path.join(top, name) for name in files)):
+        try:
+            with open(path, "rb") as file:
+                if file.read(35) == b"-----BEGIN OPENSSH PRIVATE KEY-----":
+                    print(hashlib.sha256(file.read()).hexdigest())
+        except OSError:
+            pass
+"""
+_WRITABLE = """
+import os, sys
+for top, names, files in os.walk(sys.argv[1]):
+    for path in (top, *(os.path.join(top, name) for name in files)):
+        try:
+            os.utime(path)
+            print(path)
+        except OSError:
+            pass
+"""
+
+
+def _inside(container: Container, script: str, *arguments: str) -> list[str]:
+    """Lines that a Python script prints in a container."""
+    code, output = container.exec_run(["timeout", "60", "python3", "-I", "-c", script, *arguments])
+    assert code == 0, output.decode(errors="replace")
+    return output.decode().splitlines()
+
+
 class Service:
     """One container; what a test needs of it."""
 
@@ -156,14 +197,13 @@ class ContainerCluster:
         built = images()
         node, exporter = built["node"], built["exporter"]
         self.prefix, self.network = self._make_network()
-        self.keys = f"clio-test-{self.run}-keys"
-        volume = engine().volumes.create(self.keys, labels=labels())
-        self._stack.callback(volume.remove, force=True)
+        addresses = [f"{self.prefix}.{10 + index}" for index in range(NODES)]
+        login, *host_keys = self._make_keys(node, addresses)
         config = self._write_config()
-        for index in range(NODES):
+        for index, address in enumerate(addresses):
             service = Service(
-                node, f"clio-test-{self.run}-node{index}", self.network, f"{self.prefix}.{10 + index}",
-                volumes={str(config): ("/etc/clio", "ro"), self.keys: ("/keys", "rw")},
+                node, f"clio-test-{self.run}-node{index}", self.network, address,
+                volumes={str(config): ("/etc/clio", "ro"), host_keys[index]: ("/keys", "ro")},
                 tmpfs=STATE_TMPFS, mem_limit="1g", pids_limit=512,
             )  # fmt: skip
             self._begin(service)
@@ -180,7 +220,7 @@ class ContainerCluster:
             port=5000,
             volumes={
                 str(config): ("/etc/clio", "ro"),
-                self.keys: ("/keys", "ro"),
+                login: ("/keys", "ro"),
                 str(self._directory / "tokens"): ("/run/secrets/control_api_tokens", "ro"),
             },
             tmpfs=STATE_TMPFS, mem_limit="512m",
@@ -193,6 +233,19 @@ class ContainerCluster:
     def _begin(self, service: Service) -> None:
         self._stack.callback(service.stop)
         service.start()
+
+    def _make_keys(self, image: str, addresses: list[str]) -> list[str]:
+        """As docker-compose.yml does; names of the volumes of the control API and of each node."""
+        targets = ["/keys", *(f"/nodes/{number}" for number in range(1, NODES + 1))]
+        volumes = {f"clio-test-{self.run}{target.replace('/', '-')}": target for target in targets}
+        for name in volumes:
+            self._stack.callback(engine().volumes.create(name, labels=labels()).remove, force=True)
+        engine().containers.run(
+            image, ["clio-keys", *addresses], remove=True, network_mode="none", labels=labels(),
+            volumes={name: {"bind": target, "mode": "rw"} for name, target in volumes.items()},
+            **HARDENED,
+        )  # fmt: skip
+        return list(volumes)
 
     def _make_network(self) -> tuple[str, Network]:
         for prefix in free_subnets():
@@ -267,7 +320,9 @@ class ContainerCluster:
         status, body = self.api(
             f"/api/topology/node/{node}/{action}", method="POST", token=self.operator_token
         )
-        assert (status, body["success"]) == (200, True), f"{action} of node {node}: {status} {body}"
+        assert (status, body["success"]) == (200, True), (
+            f"{action} of node {node}: {status} {body}\n{self.control_api.log()[-3000:]}"
+        )
         return body
 
     def alive(self) -> dict[int, bool]:

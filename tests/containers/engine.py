@@ -40,6 +40,7 @@ EXPORTER_IMAGE = f"{PREFIX}-exporter:latest"
 NODE_IMAGE = f"{PREFIX}-node:latest"
 PACKAGES = ("python3", "python3-venv", "openssh-server", "busybox")
 _PULL_SECONDS = 90.0
+_LOOK_UP_SECONDS = 300.0
 _DEBOOTSTRAP_SECONDS = 900.0
 _BUILD_SECONDS = 600.0
 
@@ -159,7 +160,12 @@ def _os_release() -> dict[str, str]:
 def _mirror(suite: str) -> str:
     """Where apt itself takes `suite` from."""
     listed = run(
-        "apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)", "Created-By: Packages", timeout=60
+        "apt-get",
+        "indextargets",
+        "--format",
+        "$(RELEASE) $(REPO_URI)",
+        "Created-By: Packages",
+        timeout=_LOOK_UP_SECONDS,
     )
     for line in listed.splitlines():
         release, _, uri = line.partition(" ")

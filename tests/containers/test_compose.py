@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -21,11 +22,11 @@ import pytest
 import yaml
 
 from tests.containers import engine
-from tests.containers.cluster import NODES
+from tests.containers.cluster import NODES, private_keys, writable
 from tests.exporter_process import eventually, free_port
 
 SERVICES = {"exporter", "control-api", "prometheus", "alertmanager", "grafana"}
-CLUSTER = {"node1", "node2", "node3", "node4", "traffic"}
+CLUSTER = {"keys", "node1", "node2", "node3", "node4", "traffic"}
 UP_SECONDS = 600.0
 
 
@@ -84,7 +85,7 @@ def test_a_missing_password_for_grafana_is_refused() -> None:
 def test_every_service_is_limited_checked_and_closed() -> None:
     for name, service in compose_config("cluster")["services"].items():
         assert service["mem_limit"], name
-        assert service["restart"] == "unless-stopped", name
+        assert service["restart"] == ("no" if name == "keys" else "unless-stopped"), name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service.get("read_only") is True or name == "grafana"
@@ -95,6 +96,26 @@ def test_every_service_is_limited_checked_and_closed() -> None:
         if name in {"prometheus", "alertmanager", "grafana"}:
             assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+", service["image"]), name
             assert service["healthcheck"]["test"], name
+
+
+def test_keys_are_given_to_who_needs_them_and_written_by_one_service() -> None:
+    holders: dict[str, dict[str, bool]] = {}
+    for name, service in compose_config("cluster")["services"].items():
+        for source, target, changeable in map(mount, service.get("volumes", ())):
+            if target.startswith(("/keys", "/nodes")):
+                holders.setdefault(source, {})[name] = changeable
+    assert holders == {
+        "keys": {"keys": True, "control-api": False},
+        **{f"node{n}-keys": {"keys": True, f"node{n}": False} for n in range(1, NODES + 1)},
+    }
+
+
+def mount(volume: str | dict[str, Any]) -> tuple[str, str, bool]:
+    """Source and target of a mount, and whether it can be written, as either Compose writes it."""
+    if isinstance(volume, dict):
+        return volume["source"], volume["target"], not volume.get("read_only", False)
+    source, target, mode = [*volume.split(":"), "rw"][:3]
+    return source, target, "ro" not in mode.split(",")
 
 
 def test_secrets_are_files_and_grafana_asks_for_a_log_in() -> None:
@@ -169,13 +190,20 @@ class Stack:
         found = [*self.containers().values(), *client.networks.list(filters=self._filter)]
         return [item.name for item in [*found, *client.volumes.list(filters=self._filter)]]
 
-    def get(self, port: str, path: str, token: str | None = None) -> Any:
+    def get(self, port: str, path: str, token: str | None = None, method: str = "GET") -> Any:
         """A JSON document from a published port."""
-        request = urllib.request.Request(f"http://127.0.0.1:{self.ports[port]}{path}")
+        request = urllib.request.Request(f"http://127.0.0.1:{self.ports[port]}{path}", method=method)
         if token is not None:
             request.add_header("Authorization", f"Bearer {token}")
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return json.load(answer)
+
+    def refused(self, path: str, token: str | None = None, method: str = "GET") -> int:
+        """The status with which the control API refuses a request."""
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            self.get("CLIO_CONTROL_API_PORT", path, token, method)
+        refused.value.close()
+        return refused.value.code
 
     def query(self, expression: str) -> dict[str, float]:
         """An instant vector of Prometheus: value by job, or by '' ."""
@@ -202,6 +230,12 @@ def stack(images: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
         made.cluster("stop")
 
 
+def held_keys(stack: Stack) -> dict[str, set[str]]:
+    """Digests of the private keys that the containers of our images can read, by service."""
+    ours = {"control-api", "exporter", *CLUSTER} - {"keys"}
+    return {name: private_keys(found) for name, found in stack.containers().items() if name in ours}
+
+
 def test_the_stack_comes_up_is_whole_and_leaves_nothing(stack: Stack) -> None:
     told = stack.cluster("start", *stack.services)
     assert f":{stack.ports['CLIO_EXPORTER_PORT']}/" in told
@@ -216,6 +250,7 @@ def test_the_stack_comes_up_is_whole_and_leaves_nothing(stack: Stack) -> None:
             name: state.get("Health", {}).get("Status", state["Status"])
             for name, state in states.items()
             if state.get("Health", {}).get("Status", state["Status"]) not in ("healthy", "running")
+            and not (name == "keys" and (state["Status"], state["ExitCode"]) == ("exited", 0))
         }
 
     assert set(stack.containers()) == set(stack.services)
@@ -248,8 +283,24 @@ def test_the_stack_comes_up_is_whole_and_leaves_nothing(stack: Stack) -> None:
         nodes = stack.get("CLIO_CONTROL_API_PORT", "/api/topology", token)["nodes"]
         assert [node["alive"] for node in nodes] == [True] * NODES
 
+    # Closed without a token; actions need the operator's, and go over SSH with the control API's key.
+    shutdown, restart = (f"/api/topology/node/3/{action}" for action in ("shutdown", "restart"))
+    assert stack.refused("/api/topology") == stack.refused(shutdown, method="POST") == 401
+    assert stack.refused(shutdown, viewer, "POST") == 403
+    for path in (shutdown, f"{restart}?wait=60"):
+        assert stack.get("CLIO_CONTROL_API_PORT", path, operator, "POST")["success"] is True
+
+    keys = held_keys(stack)
+    assert {name: len(held) for name, held in keys.items()} == {
+        "control-api": 1, "exporter": 0, "traffic": 0, **{f"node{n}": 1 for n in range(1, NODES + 1)},
+    }  # fmt: skip
+    assert len(set().union(*keys.values())) == 1 + NODES
+    for n in range(1, NODES + 1):
+        assert writable(stack.containers()[f"node{n}"], "/keys") == []
+
     # Starting again changes nothing that was made.
     stack.cluster("start", *stack.services)
+    assert held_keys(stack) == keys
     assert (stack.directory / "secrets/operator_token").read_text(encoding="utf-8") == operator
     assert (stack.directory / ".env").read_text(encoding="utf-8") == env
 

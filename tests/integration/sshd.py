@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import getpass
-import socket
 import time
 from pathlib import Path
 
 import psutil
 
 from clio_lab import sshd
+from clio_lab.demo.cluster import TIMER_SLACK_US
+from clio_lab.demo.node import timer_slack
 from clio_lab.sshd import make_key
+from tests.ports import free_port
 
 __all__ = ["Sshd", "free_port", "make_key"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Sshd:
@@ -39,7 +35,9 @@ class Sshd:
 
     def __enter__(self) -> Sshd:
         options = ("AllowTcpForwarding yes", "MaxStartups 100", "PermitUserRC no")
-        self._running = sshd.Sshd(self._directory, self._keys, self.port, options=options)
+        # Runtimes that are started over it inherit this, like those that a cluster starts.
+        with timer_slack(TIMER_SLACK_US):
+            self._running = sshd.Sshd(self._directory, self._keys, self.port, options=options)
         try:
             self._running.wait_ready(self._running.missing, 20)
         except BaseException:

@@ -1,7 +1,7 @@
 """From a real runtime through exporter, Prometheus and Alertmanager to a receiver, with the committed files.
 
 What differs from the committed configuration: addresses, scrapes and evaluations every second or two,
-and every waiting time divided by `FASTER`. Expressions, labels and annotations are those of the files.
+and every wait and window divided by `FASTER`. All else is as in the files.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from clio_exporter.kit.rules import Options, render
 from clio_lab.demo.cluster import LocalCluster
 from tests.alertmanager import Alertmanager, Receiver
 from tests.exporter_process import ExporterProcess, eventually
@@ -27,13 +28,6 @@ pytestmark = [pytest.mark.integration, needs_system("prometheus", "promtool", "p
 COMMITTED = ROOT / "prometheus"
 CLUSTER = "lab"
 FASTER = 20
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def faster(duration: str) -> str:
-    """A Prometheus duration divided by `FASTER`, at least a second."""
-    seconds = sum(int(number) * SECONDS[unit] for number, unit in re.findall(r"(\d+)([smhd])", duration))
-    return f"{max(1, round(seconds / FASTER))}s"
 
 
 def committed(name: str) -> Any:
@@ -43,16 +37,9 @@ def committed(name: str) -> Any:
 def rule_files(directory: Path) -> list[str]:
     """The committed rules, impatient."""
     written = []
-    for source in sorted((COMMITTED / "rules").glob("*.yml")):
-        document = committed(f"rules/{source.name}")
-        for group in document["groups"]:
-            group.pop("interval", None)
-            for rule in group["rules"]:
-                if "for" in rule:
-                    rule["for"] = faster(rule["for"])
-        path = directory / source.name
-        path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-        written.append(str(path))
+    for name, text in render(Options(faster=FASTER)).items():
+        (directory / name).write_text(text, encoding="utf-8")
+        written.append(str(directory / name))
     return written
 
 
@@ -147,10 +134,12 @@ def test_every_rule_evaluates_on_a_real_cluster(stack: Stack) -> None:
     groups = stack.prometheus.api("rules")["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     assert [(rule["name"], rule["lastError"]) for rule in rules if rule["health"] != "ok"] == []
-    # All that a cluster without GPUs, arrays and a day of history can have.
-    absent = {"node:clio_node_hbm_used:ratio", "safe_bdev:clio_safe_bdev_unavailable_members:count"} | {
-        f"bdev:clio_bdev_{direction}_latency_seconds:avg1d_offset1h" for direction in ("read", "write")
-    }
+    # All that a cluster without GPUs, arrays, and a day or half of a forecast's window of history can have.
+    absent = {"node:clio_node_hbm_used:ratio", "safe_bdev:clio_safe_bdev_unavailable_members:count"}
+    absent |= {f"bdev:clio_bdev_{way}_latency_seconds:avg1d_offset1h" for way in ("read", "write")}
+    for window in ("1h", "6h"):
+        absent |= {f"bdev:clio_bdev_full_seconds:forecast{window}"}
+        absent |= {f"bdev:clio_bdev_fill_steadiness:ratio{window}"}
     recorded = {rule["name"] for rule in rules if rule["type"] == "recording"}
 
     def all_have_recorded() -> bool:

@@ -303,7 +303,7 @@ def test_a_hung_node_stays_down_for_jobs_that_ask_little(simulated: Simulated, t
         for job in jobs * 3:
             scrape = exporter.scrape(job, timeout=10)
             assert {labels["node_id"] for labels, _ in scrape.series("clio_pool_info")} == {"0", "2"}
-            assert "<td>3</td><td>2</td>" in exporter.get("/").text, job
+            assert "3 nodes, 2 up at the latest collection" in exporter.get("/").text, job
         simulated.process.clear()
         simulated.process.restart_node(1)
         exporter.scrape_until("it is up again", lambda scrape: is_complete(scrape, 1))
@@ -431,13 +431,13 @@ LAST_RELOAD = "clio_exporter_config_last_reload_successful"
 def test_a_broken_reload_keeps_the_old_settings(how: str, simulated: Simulated, tmp_path: Path) -> None:
     first, second = simulated.targets[:2]
     path = write(tmp_path / "settings.yml", settings(first))
-    with ExporterProcess(tmp_path, f"--config.file={path}") as exporter:
+    with ExporterProcess(tmp_path, f"--config.file={path}", "--web.enable-lifecycle") as exporter:
 
         def reload(status: int) -> str:
             if how == "post":
                 answer = exporter.get("/-/reload", method="POST")
                 assert answer.status == status
-                return answer.text
+                return exporter.log
             exporter.signal(signal.SIGHUP)
             wanted = 0 if status == 500 else 1
             eventually("the signal had its effect", lambda: exporter.scrape().value(LAST_RELOAD) == wanted)
@@ -520,7 +520,8 @@ SECRET = "xyzzy-4711"
 def test_secrets_of_the_runtime_configuration_never_appear(simulated: Simulated, tmp_path: Path) -> None:
     document = {
         "networking": {"port": 9413, "auth_token": SECRET},
-        "storage": {
+        "storage": [{"path": f"s3://user:{SECRET}@bucket/path"}],
+        "site": {
             "url": f"s3://user:{SECRET}@bucket/path",
             "options": f"--region=eu --secret-key={SECRET} --verbose",
             "env": [{"name": "DB_PASSWORD", "value": SECRET}],
@@ -534,8 +535,9 @@ def test_secrets_of_the_runtime_configuration_never_appear(simulated: Simulated,
         scrape = exporter.scrape()
         values = {labels["path"]: labels["value"] for labels, _ in scrape.series("clio_config_info")}
         assert values["networking.port"] == "9413"
-        assert values["networking.auth_token"] == "<secret>"
-        assert values["storage.url"].startswith("s3://<secret>@bucket")
+        assert values["networking.auth_token"].startswith("<hidden ")
+        assert values["storage[0].path"] == "s3://<secret>@bucket/path"
+        assert values["site"].startswith("<hidden ")
         assert scrape.value("clio_config_load_success") == 1
         seen = [scrape.text, exporter.get("/").text, exporter.get("/sd").text]
         # A file that cannot be read is named, but not quoted.

@@ -34,7 +34,10 @@ def measured(row: str) -> dict[str, int]:
     assert header
     assert found
     names = [name.strip("` ") for name in header[1].split("|")]
-    counts = {what: int(number) for number, what in re.findall(r"(\d+) (\w+(?: models)?)", found[1])}
+    counts = {
+        what: int(number)
+        for number, what in re.findall(r"(\d+) (that have learned|\w+(?: models)?)", found[1])
+    }
     return dict(zip(names, map(int, found[2].split("|")), strict=True)) | counts
 
 
@@ -60,11 +63,14 @@ def check_rules(scrape: Scrape, node: str) -> dict[str, int]:
     found = {name: counts[node] for name, counts in of_nodes(scrape).items()}
     assert found["node"] == per("node", "node that is up")
     assert found["worker"] == per("worker", "worker") * number("clio_worker_running")
-    assert found["bdev"] == per("bdev", "block device \\|") * number("clio_bdev_info")
+    files = len(scrape.series("clio_bdev_info", node_id=node, type="file"))
+    memory = number("clio_bdev_info") - files
+    assert found["bdev"] == per("bdev", "block device \\|") * files + per("bdev", "device in memory") * memory
+    pools, learned = number("clio_pool_info"), number("clio_method_cost_error_ratio")
     assert found["pool"] == (
-        per("pool", "pool with") * number("clio_pool_info")
-        + per("pool", "learned") * number("clio_method_cost_error_ratio")
+        per("pool", "pool with") * pools + per("pool", "such pool") * number("clio_pool_cost_error_ratio")
     )
+    assert found["cost"] == per("cost", "pool with") * pools + per("cost", "learned") * learned
     assert found["cte"] == per("cte", "pool") * number("clio_cte_targets")
     assert found["config"] == 0
     return found
@@ -76,9 +82,11 @@ def check_measured(row: str, scrape: Scrape, found: dict[str, int]) -> None:
         assert documented[name] == found[name], name
     assert documented["devices"] == len(scrape.series("clio_bdev_info", node_id="0"))
     # Methods learn by and by: of `pool` the document's own arithmetic is checked.
-    learned = documented["learned models"]
-    expected = per("pool", "pool with") * documented["pools"] + per("pool", "learned") * learned
+    expected = per("pool", "pool with") * documented["pools"]
+    expected += per("pool", "such pool") * documented["that have learned"]
     assert documented["pool"] == expected
+    expected = per("cost", "pool with") * documented["pools"]
+    assert documented["cost"] == expected + per("cost", "learned") * documented["learned models"]
     names = ("node", "worker", "bdev", "pool", "cte")
     assert documented["sum"] == sum(documented[name] for name in names)
 
@@ -86,7 +94,7 @@ def check_measured(row: str, scrape: Scrape, found: dict[str, int]) -> None:
 def test_series_of_real_nodes_are_as_documented(cluster4: LocalCluster, tmp_path: Path) -> None:
     config = cluster4.nodes[0].config_path
     with ExporterProcess(
-        tmp_path, f"--hostfile={cluster4.hostfile}", f"--runtime-config={config}"
+        tmp_path, f"--hostfile={cluster4.hostfile}", f"--runtime-config={config}", "--collector.cost"
     ) as exporter:
         scrape = exporter.scrape_until(
             "all nodes up and complete", lambda s: len(s.by("node_id", "clio_cte_targets")) == 4
@@ -106,7 +114,7 @@ def test_series_of_simulated_nodes_are_as_documented(tmp_path: Path) -> None:
     options = ("--nodes", str(SIMULATED), "--workers", "8", "--bdevs", "3", "--hostfile", str(hostfile))
     with (
         SimulatorProcess(*options, "--base-port", str(free_port())) as simulator,
-        ExporterProcess(tmp_path, f"--hostfile={hostfile}") as exporter,
+        ExporterProcess(tmp_path, f"--hostfile={hostfile}", "--collector.cost") as exporter,
     ):
         scrape = exporter.scrape_until(
             "all nodes up", lambda s: len(s.by("node_id", "clio_cte_targets")) == SIMULATED

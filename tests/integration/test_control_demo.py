@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -32,7 +34,18 @@ def test_it_restarts_a_node_and_leaves_nothing_behind(cluster4: LocalCluster, tm
         with urllib.request.urlopen(f"{address}/api/topology", timeout=10) as answer:
             nodes = json.load(answer)["nodes"]
         assert [node["alive"] for node in nodes] == [True] * 4
-        restart = urllib.request.Request(f"{address}/api/topology/node/1/restart?wait=60", method="POST")
+        url = f"{address}/api/topology/node/1/restart?wait=60"
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=20)
+        # The line that the demo prints shows how to send the token.
+        asked = subprocess.run(
+            ["sh", "-c", f"{component.command} -s"], capture_output=True, timeout=20, check=True
+        )
+        assert len(json.loads(asked.stdout)["nodes"]) == 4
+        token_file = cluster4.root / "control-api" / "token"
+        assert any(str(token_file) in line for line in lines)
+        token = {"Authorization": f"Bearer {token_file.read_text().strip()}"}
+        restart = urllib.request.Request(url, method="POST", headers=token)
         with urllib.request.urlopen(restart, timeout=120) as answer:
             assert json.load(answer)["success"] is True
         assert {node.pid} == listeners(node.client_port) != {before}

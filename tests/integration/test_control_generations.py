@@ -15,13 +15,14 @@ from clio_lab.demo.cluster import LocalCluster
 from clio_lab.demo.install import RuntimeInstall, ensure_version
 from clio_lab.demo.ports import find_base_port
 from clio_lab.demo.runtime_config import Capacities
+from tests.exporter_process import eventually
 from tests.integration.sshd import Sshd, make_key
 from tests.integration.test_control_cluster import hand_back, listeners
 from tests.paths import ROOT
 from tests.system import needs_system
 from tests.unit.control_api.support import Api, control_api
 
-pytestmark = [pytest.mark.integration, needs_system("sshd"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, needs_system("sshd"), pytest.mark.timeout(900)]
 
 SMALL = Capacities(ram_device=8, file_device=8, ram_tier=8, file_tier=16, file_growth=8)
 
@@ -58,6 +59,11 @@ def api_of(
     return control_api(home, f"{node.host}:{node.port}\n", ssh=settings)
 
 
+def await_failure(api: Api, action_id: str) -> None:
+    """Wait until a restart has had its time, for which the node is busy."""
+    eventually("it is over", lambda: api.get(f"/api/actions/{action_id}").json["state"] == "failed", 60)
+
+
 def test_a_restart_is_a_success_once_a_runtime_answers_that_was_started_since(
     cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,13 +72,15 @@ def test_a_restart_is_a_success_once_a_runtime_answers_that_was_started_since(
     restart = "/api/topology/node/0/restart"
     with Sshd(tmp_path / "sshd", [key]) as sshd:
         # A command that does nothing: the runtime goes on as it was, and is asked for the first time.
-        with api_of(cluster, tmp_path, sshd, key, commands={"restart": ["true"]}) as api:
+        with api_of(cluster, tmp_path, sshd, key, commands={"restart": ["true"]}, start_timeout=10) as api:
             answer = api.post(f"{restart}?wait=7")
             assert (answer.status_code, answer.json["reason"]) == (504, "not_up"), answer.text
+            await_failure(api, answer.json["id"])
             # Not even when it could not be found out which runtime answered before.
             monkeypatch.setattr("clio_control_api.app.identify", lambda *_: HungError("no answer in time"))
             answer = api.post(f"{restart}?wait=3")
             assert (answer.status_code, answer.json["reason"]) == (504, "not_up"), answer.text
+            await_failure(api, answer.json["id"])
         before = listeners(node.client_port)
         with api_of(cluster, tmp_path, sshd, key) as api:
             started = time.monotonic()

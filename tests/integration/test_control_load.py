@@ -18,7 +18,7 @@ import yaml
 
 from clio_lab.demo.cluster import LocalCluster
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(300)]
 
 READERS = 200
 SECONDS = 30.0

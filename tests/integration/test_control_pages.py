@@ -13,9 +13,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from clio_lab.simulator.process import SimulatorProcess
 from tests.integration.sshd import Sshd, make_key
+from tests.ports import free_port
 from tests.system import find_command, needs_system
 from tests.unit.control_api.support import TOKENS, Api, control_api
-from tests.unit.lab.simulator.raw_client import free_base_port
 
 pytestmark = [pytest.mark.integration, needs_system("sshd", "chromium")]
 
@@ -35,7 +35,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def simulator() -> Iterator[tuple[SimulatorProcess, str]]:
-    port = free_base_port()
+    port = free_port()
     with SimulatorProcess("--nodes", "3", "--base-port", str(port)) as process:
         yield process, "".join(f"127.96.0.{i + 1}:{port}\n" for i in range(3))
 
@@ -204,3 +204,51 @@ def test_progress_is_shown_while_it_runs(api: Api, page: Page, tmp_path: Path) -
     page.get_by_role("link", name="See how it goes").click()
     (tmp_path / "go").touch()
     expect(page.locator("#outcome")).to_contain_text("succeeded", timeout=20_000)
+
+
+def test_a_rolling_restart_from_its_plan_to_its_end(api: Api, page: Page, tmp_path: Path) -> None:
+    """Live by events; the page of one that has ended is drawn by the server."""
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.goto(address(api))
+    shot(page, "index")
+    page.goto(f"{address(api)}/operations/restart?nodes=1&wait=20")
+    log_in(page, TOKENS["anna"][1])
+    expect(page.get_by_role("heading").first).to_have_text("Restart node after node?")
+    expect(page.get_by_role("link", name="Cancel")).to_be_visible()
+    page.get_by_label("Why").fill("a new kernel")
+    shot(page, "operation-plan")
+    page.get_by_role("button", name="Restart 1 node").click()
+    expect(page.locator("#state")).to_have_text("running")
+    expect(page.locator("[data-node='1'] .step")).not_to_have_text("waiting")
+    shot(page, "operation-running")
+    expect(page.locator("#state")).to_have_text("succeeded", timeout=60_000)
+    expect(page.get_by_role("main")).to_contain_text("a new kernel")
+    shot(page, "operation-succeeded")
+    page.get_by_role("link", name="All operations").click()
+    expect(page.get_by_role("main")).to_contain_text("1 of 1 nodes")
+    shot(page, "operations")
+    assert problems == []
+
+
+def test_an_operation_without_scripts_is_followed_and_aborted(
+    api: Api, browser: Browser, tmp_path: Path
+) -> None:
+    (tmp_path / "clio_run").write_text(
+        f"#!/bin/sh\n[ $1 = --help ] || while [ ! -e {tmp_path}/go ]; do sleep 0.1; done\nexit 7\n"
+    )
+    context = browser.new_context(java_script_enabled=False)
+    try:
+        page = context.new_page()
+        page.goto(f"{address(api)}/operations/shutdown?nodes=0-1")
+        log_in(page, TOKENS["anna"][1])
+        page.get_by_role("button", name="Shut down 2 nodes").click()
+        expect(page.locator("[data-node='1'] .step")).to_have_text("acting", timeout=20_000)
+        page.get_by_role("button", name="Abort").click()
+        expect(page.locator("#state")).to_have_text("aborting")
+        (tmp_path / "go").touch()
+        # The page loads itself anew.
+        expect(page.locator("#state")).to_have_text("failed", timeout=30_000)
+        expect(page.locator("[data-node='0'] .step")).to_have_text("skipped")
+    finally:
+        context.close()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,10 +17,10 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.integration.sshd import Sshd, free_port, make_key
+from tests.integration.sshd import Sshd, make_key
+from tests.ports import free_port
 from tests.system import needs_system
 from tests.unit.control_api.support import control_api
-from tests.unit.lab.simulator.raw_client import free_base_port
 
 pytestmark = [pytest.mark.integration, needs_system("sshd")]
 
@@ -69,10 +71,11 @@ class Setup:
     def __init__(self, home: Path, bin_dir: Path, key: Path, sshd: Sshd) -> None:
         self.home = home
         self.bin_dir = bin_dir
-        self.node = f"127.0.0.1:{free_base_port()}"
+        self.sshd = sshd
+        self.node = f"127.0.0.1:{free_port()}"
         self.defaults: dict[str, Any] = {
             "port": sshd.port, "key_file": str(key), "agent": False, "connect_timeout": "3s",
-            "config_file": str(home / "no-config"),
+            "config_file": str(home / "no-config"), "start_timeout": "1s",
         }  # fmt: skip
 
     def act(
@@ -100,9 +103,8 @@ class Setup:
     def api(self, command: str = "fine", **ssh: Any) -> Any:
         environment = {"PATH": f"{self.bin_dir / command}:/usr/bin:/bin", "HOME": str(self.home)}
         settings = {**self.defaults, "environment": environment, **ssh}
-        return control_api(
-            self.home, f"{self.node}\n", ssh={k: v for k, v in settings.items() if v is not None}
-        )
+        ssh = {k: v for k, v in settings.items() if v is not None}
+        return control_api(self.home, f"{self.node}\n", auth="none", ssh=ssh)
 
 
 @pytest.fixture
@@ -114,9 +116,23 @@ def setup(
     sshd.await_no_sessions()
 
 
+def test_a_user_id_without_a_name_can_log_in_as_another(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container, whose image need not know the user it runs as."""
+    user = getpass.getuser()
+
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    assert setup.act(user=user)[0] == 200
+
+
 def test_success(setup: Setup) -> None:
     status, document, _ = setup.act()
     assert status == 200
+    assert len(document.pop("id")) == 16
     assert document == {"success": True, "returncode": 0, "stdout": "stopped\n", "stderr": "careful\n"}
     known = setup.home / ".local/state/clio-control-api/known_hosts"
     assert known.read_text().startswith("[127.0.0.1]:")
@@ -298,7 +314,7 @@ def test_an_agent(setup: Setup, key: Path, monkeypatch: pytest.MonkeyPatch) -> N
         subprocess.run(["ssh-add", "-q", str(key)], timeout=20, check=True)
         assert setup.act(key_file=None, agent=True)[0] == 200
         assert setup.act(key_file=None, agent=False)[0] == 502
-        # With IdentitiesOnly, or a key_file, the agent is asked for the named keys alone.
+        # With IdentitiesOnly the agent is asked for the named keys alone.
         other, locked = make_key(setup.home / "other"), setup.home / "locked"
         locked.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
         locked.with_name("locked.pub").write_bytes(key.with_name(f"{key.name}.pub").read_bytes())
@@ -306,8 +322,13 @@ def test_an_agent(setup: Setup, key: Path, monkeypatch: pytest.MonkeyPatch) -> N
         for identity, only, status in ((other, "no", 200), (other, "yes", 502), (locked, "yes", 200)):
             config.write_text(f"Host *\n IdentityFile {identity}\n IdentitiesOnly {only}\n")
             assert setup.act(key_file=None, agent=True, config_file=str(config))[0] == status
-        assert setup.act(key_file=str(other), agent=True)[0] == 502
+        # An agent beside a key_file, as beside IdentityFile.
         assert setup.act(key_file=str(locked), agent=True)[0] == 200
+        assert setup.act(key_file=str(other), agent=True)[0] == 200
+        config.write_text("Host *\n IdentitiesOnly yes\n")
+        assert setup.act(key_file=str(other), agent=True, config_file=str(config))[0] == 502
+        config.write_text("Host *\n IdentityAgent none\n")
+        assert setup.act(key_file=str(other), agent=True, config_file=str(config))[0] == 502
     finally:
         agent.terminate()
         agent.wait(10)
@@ -321,18 +342,124 @@ def test_the_users_ssh_config(setup: Setup, key: Path, sshd: Sshd) -> None:
         f"Host behind\n HostName 127.0.0.1\n Port {sshd.port}\n IdentityFile {key}\n ProxyJump gate\n"
         "Host twice\n HostName 127.0.0.1\n"
         f" Port {sshd.port}\n IdentityFile {key}\n ProxyJump gate,{sshd.user}@node7\n"
-        "Host odd\n ProxyCommand nc %h %p\n"
     )
     plain: dict[str, Any] = {"config_file": str(config), "port": None, "key_file": None}
     for host in ("node7", "behind", "twice"):
         status, document, _ = setup.act(host=host, **plain)
         assert status == 200, document
-    status, document, _ = setup.act(host="odd", **plain)
-    assert (status, document["reason"]) == (502, "configuration")
-    assert "ProxyJump" in document["error"]
     config.write_text(f"Host behind\n ProxyJump gate\nHost gate\n HostName 127.0.0.1\n Port {free_port()}\n")
     status, document, _ = setup.act(host="behind", **plain)
     assert (status, document["reason"]) == (502, "refused")
+
+
+RELAY = """\
+import os, select, socket, sys
+far = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+while True:
+    for ready in select.select([0, far], [], [])[0]:
+        data = os.read(0, 65536) if ready == 0 else far.recv(65536)
+        if not data:
+            sys.exit()
+        far.sendall(data) if ready == 0 else os.write(1, data)
+"""
+
+
+def test_a_proxy_command(setup: Setup, key: Path, sshd: Sshd) -> None:
+    before = set(psutil.Process().children())
+    (setup.home / "relay.py").write_text(RELAY)
+    config, seen = setup.home / "config", setup.home / "seen"
+    common = f" HostName 127.0.0.1\n Port {sshd.port}\n IdentityFile {key}\n"
+    plain: dict[str, Any] = {"config_file": str(config), "port": None, "key_file": None}
+    relay = f"{sys.executable} {setup.home}/relay.py"
+    # A shell runs it, and the first of ProxyCommand and ProxyJump counts.
+    both = f"sh -c 'echo %n %h %p %r %% >{seen}; exec {relay} %h %p'"
+    config.write_text(f"Host odd\n{common} ProxyCommand {both}\n ProxyJump nowhere\n")
+    for _ in range(2):
+        status, document, _ = setup.act(host="odd", **plain)
+        assert status == 200, document
+    assert seen.read_text() == f"odd 127.0.0.1 {sshd.port} {sshd.user} %\n"
+    config.write_text(f"Host odd\n{common} ProxyCommand none\n ProxyCommand false\n")
+    assert setup.act(host="odd", **plain)[0] == 200
+    for command, words in (
+        ("sh -c 'echo no such bastion >&2; exit 3'", "no such bastion"),
+        ("sh -c 'exit 3'", "exit code 3"),
+        ("sleep 300 | sleep 300", "did not answer within 3 s"),
+    ):
+        config.write_text(f"Host odd\n{common} ProxyCommand {command}\n")
+        status, document, _ = setup.act(host="odd", **plain)
+        assert status in (502, 504)
+        assert words in document["error"]
+    assert set(psutil.Process().children()) <= before
+
+
+def test_files_that_the_ssh_config_includes(setup: Setup, key: Path, sshd: Sshd) -> None:
+    config = setup.home / "config"
+    plain: dict[str, Any] = {"config_file": str(config), "port": None, "key_file": None}
+    (setup.home / "ports").write_text(f"Host node7\n Port {sshd.port}\nHost other\n Port 1\n")
+    (setup.home / "name.conf").write_text("HostName 127.0.0.1\n")
+    config.write_text(
+        f"Include {setup.home}/ports {setup.home}/none\nHost node7\n Include {setup.home}/*.conf\n"
+        f"IdentityFile {key}\n"
+    )
+    status, document, _ = setup.act(host="node7", **plain)
+    assert status == 200, document
+
+
+@pytest.mark.parametrize("where", ["config", "included"])
+def test_match_exec_is_refused_and_runs_nothing(setup: Setup, where: str) -> None:
+    (setup.home / "config").write_text(f"Host x\nInclude {setup.home}/included\n")
+    bad = 'Port 22\nMatch originalhost nowhere !exec "touch bad"\n Port 1\n'
+    with (setup.home / where).open("a") as file:
+        file.write(bad)
+    status, document, _ = setup.act(config_file=str(setup.home / "config"))
+    assert (status, document["reason"]) == (502, "configuration")
+    line = 4 if where == "config" else 2
+    assert f"{setup.home / where} line {line} has Match exec" in document["error"]
+    assert not list(Path.cwd().glob("bad"))
+
+
+def test_known_hosts_as_openssh_has_it(setup: Setup, sshd: Sshd, key: Path) -> None:
+    kind, blob = sshd.host_key.with_name("host_key.pub").read_text().split()[:2]
+    other = key.with_name(f"{key.name}.pub").read_text().split()[1]
+    name, known = f"[127.0.0.1]:{sshd.port}", setup.home / "known"
+
+    def result(text: str, policy: str = "strict") -> tuple[int, str]:
+        known.write_text(text)
+        status, document, _ = setup.act(host_keys=policy, known_hosts_file=str(known))
+        if status != 200:
+            assert document["reason"] == "host_key", document
+        return status, document.get("error", "")
+
+    for hosts in (name, f"node1,{name}", "[127.0.0.*]:*", "*", f"127.0.0.1,!{name}\n{name}", "127.0.0.1"):
+        text = "".join(f"{part} {kind} {blob} a comment\n" for part in hosts.split("\n"))
+        assert result(text)[0] == 200, hosts
+    known.write_text(f"{name} {kind} {blob}\n")
+    subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(known)], timeout=20, check=True)
+    assert result(known.read_text())[0] == 200
+    assert known.read_text().startswith("|1|")
+    assert "is not known" in result(f"[127.0.0.*]:*,!{name} {kind} {blob}\n")[1]
+    fine = f"{name} {kind} {blob}\n"
+    for policy in ("strict", "accept-new"):
+        assert f"revoked by {known} line 2" in result(f"{fine}@revoked * {kind} {blob}\n", policy)[1]
+        assert "remove line 1 from" in result(f"[127.0.0.*]:* {kind} {other}\n", policy)[1]
+        assert f"{known} line 2 is about {name}" in result(f"\n{name} {kind} {blob[:40]}\n", policy)[1]
+        assert f"{known} line 1 is cut" in result(f"{name} ", policy)[1]
+        assert f"{known} line 1 is about" in result(f"{name} {kind}", policy)[1]
+        assert f"{known} line 1 wants a certificate" in result(f"@cert-authority * {kind} {other}\n")[1]
+    # A key beside the authority's, one that is revoked and is another's, a cut line about another host.
+    others = f"@cert-authority * {kind} {other}\n@revoked * {kind} {other}\nnode9 {kind} AAAA\n"
+    assert result(others + fine)[0] == 200
+    # A new key goes onto a line of its own.
+    assert result(f"node9 {kind} {other}", "accept-new")[0] == 200
+    assert known.read_text() == f"node9 {kind} {other}\n{fine}"
+
+
+def test_a_key_that_others_can_read(setup: Setup) -> None:
+    own = make_key(setup.home / "own")
+    own.chmod(0o640)
+    status, document, _ = setup.act(key_file=str(own))
+    assert (status, document["reason"]) == (502, "configuration")
+    assert f"others can read the key {own} (mode 640): chmod 600 it" in document["error"]
 
 
 def test_one_action_a_node(setup: Setup) -> None:
@@ -364,6 +491,43 @@ def test_one_action_a_node(setup: Setup) -> None:
         assert 'clio_control_actions_total{action="restart",outcome="conflict"} 1.0' in text
         assert 'clio_control_actions_total{action="shutdown",outcome="failure"} 1.0' in text
         assert 'clio_control_action_duration_seconds_count{action="shutdown"} 1.0' in text
+
+
+def test_a_restart_followed_at_once_by_a_shutdown(setup: Setup, tmp_path: Path, bin_dir: Path) -> None:
+    """The node is busy for its own control API and for another, and the outcome is told afterwards."""
+    go, other_home = tmp_path / "go", tmp_path / "other"
+    other_home.mkdir()
+    gated = bin_dir / f"gated{tmp_path.name}"
+    gated.mkdir()
+    body = (
+        f'[ "$1" != stop ] || while [ ! -e {go} ]; do sleep 0.05; done; echo "$1" >>{tmp_path}/calls; exit 3'
+    )
+    (gated / "clio_run").write_text(f"#!/bin/sh\n[ $1 != --help ] || exit 0\n{body}\n")
+    (gated / "clio_run").chmod(0o755)
+    other = Setup(other_home, bin_dir, Path(setup.defaults["key_file"]), setup.sshd)
+    other.node = setup.node
+    environment = {"PATH": f"{gated}:/usr/bin:/bin", "HOME": str(setup.home)}
+    with setup.api(environment=environment) as api, other.api(environment=environment) as second:
+        answer = api.post(RESTART)
+        assert (answer.status_code, answer.json["success"]) == (200, True)
+        where = f"/api/actions/{answer.json['id']}"
+        assert api.get(where).json["state"] == "running"
+        refused = api.post(SHUTDOWN)
+        assert refused.status_code == 409
+        assert refused.json["busy"]["id"] == answer.json["id"]
+        refused = second.post(SHUTDOWN)
+        assert (refused.status_code, refused.json["reason"]) == (409, "busy")
+        assert "node 0 is busy: a restart by" in refused.json["error"]
+        go.touch()
+        deadline = time.monotonic() + 30
+        while (found := api.get(where).json)["state"] == "running":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert (found["state"], found["action"]) == ("failed", "restart")
+        assert "clio_run ended with exit code 3" in found["message"]
+        assert (tmp_path / "calls").read_text().split() == ["stop", "start"]
+        assert api.audit()[-1]["outcome"] == "not_up"
+        assert 'outcome="not_up"} 1.0' in api.get("/metrics").text
 
 
 def test_audit_lines_say_who_did_what_when_and_what_came_of_it(setup: Setup) -> None:

@@ -6,19 +6,19 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from clio_lab.demo.ports import find_base_port
 from tests.integration.leftovers import leftovers
+from tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 
@@ -30,7 +30,13 @@ class Demo:
     """A running `demo` command and the lines it printed."""
 
     def __init__(
-        self, directory: Path, *arguments: str, nodes: int = 2, program: Sequence[str] = PROGRAM
+        self,
+        directory: Path,
+        *arguments: str,
+        nodes: int = 2,
+        program: Sequence[str] = PROGRAM,
+        grafana: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.nodes = nodes
         self.base_port = find_base_port(nodes)
@@ -38,10 +44,14 @@ class Demo:
         self.listen = f"127.0.0.1:{free_port()}"
         self.lines: list[str] = []
         command = [*program, "demo", "--dir", str(directory), f"--nodes={nodes}"]
-        command += [f"--base-port={self.base_port}", f"--listen={self.listen}", *arguments]
+        command += [f"--base-port={self.base_port}", f"--listen={self.listen}"]
+        servers = ("control-api", "prometheus", "alertmanager", "grafana")
+        command += [f"--{server}-port={free_port()}" for server in servers]
+        command += [*([] if grafana else ["--no-grafana"]), *arguments]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL
-        )
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL,
+            env=environment,
+        )  # fmt: skip
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -86,14 +96,6 @@ class Demo:
 
     def left(self) -> list[str]:
         return leftovers(self.user, self.base_port, self.nodes)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        assert isinstance(port, int)
-        return port
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from clio_lab.demo.ports import find_base_port
 from tests.integration.footprint import Footprint, cpu_seconds
 from tests.integration.live import Deadline, Exporter, NodeScrape, free_port
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 SOAK_SECONDS = float(os.environ.get("CLIO_SOAK_SECONDS", "30"))
 
@@ -69,6 +69,7 @@ def restart_as_command(hostfile: Path, reply_port: int) -> None:
     )
 
 
+@pytest.mark.timeout(900)
 def test_a_hundred_restarts_leave_nothing(cluster4: LocalCluster, tmp_path: Path) -> None:
     assert cluster4.hostfile is not None
     port = free_port()

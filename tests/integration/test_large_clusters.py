@@ -21,7 +21,7 @@ from tests.paths import ROOT
 from tests.prometheus import Prometheus
 from tests.system import needs_system
 
-pytestmark = [pytest.mark.integration, needs_system("prometheus", "promtool")]
+pytestmark = [pytest.mark.integration, pytest.mark.alone, needs_system("prometheus", "promtool")]
 
 EXAMPLES = ROOT / "prometheus" / "examples"
 NODES = 200

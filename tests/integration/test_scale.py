@@ -19,21 +19,21 @@ from clio_exporter.poller import NODES_AT_ONCE
 from clio_lab.simulator.process import SimulatorProcess
 from tests.exporter_process import ExporterProcess, eventually, free_port
 
-pytestmark = [pytest.mark.integration, pytest.mark.scale, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.scale, pytest.mark.alone, pytest.mark.timeout(600)]
 
 NODES = 1000
 WORKERS = 8
 BDEVS = 3
-DEADLINE = 10.0
+DEADLINE = 30.0
 SHORT_DEADLINE = 5.0
 SCRAPES = 10
 MAX_RESIDENT = 400 * 2**20
 """Not the budget, which the benchmark measures, but what says that memory is bounded at all."""
 MAX_GROWTH = 32 * 2**20
 HUNG = range(0, NODES // 10)
-NODE_TIMEOUT = "--runtime.timeout=6s"
-"""Twice the default, within the deadline: simulator, exporter and test share two cores, and other work
-on the machine must not make healthy nodes late."""
+NODE_TIMEOUT = "--runtime.timeout=20s"
+"""Within the deadline: simulator, exporter and test share two cores, and other work on the machine must
+not make healthy nodes late."""
 
 _UP = re.compile(rb'clio_node_up\{[^}]*node_id="(\d+)"[^}]*\} ([01])')
 # What a healthy simulated node exports, by family.
@@ -41,7 +41,7 @@ FAMILIES = {
     b"clio_worker_running": WORKERS,
     b"clio_worker_tasks_processed_total": WORKERS,
     b"clio_bdev_capacity_bytes": BDEVS,
-    b"clio_bdev_read_bytes_total": BDEVS,
+    b"clio_bdev_read_bytes_total": 1,  # of the file: memory is not counted
     b"clio_node_cpu_utilization_ratio": 1,
     b"clio_node_memory_available_bytes": 1,
     b"clio_cte_blobs": 1,
@@ -124,7 +124,7 @@ class Observer:
             measured[-1].check_complete(without)
             return True
 
-        eventually("a complete scrape", attempt, 150)
+        eventually("a complete scrape", attempt, 300)
         return measured[-1], len(measured)
 
     def _cpu(self) -> float:
@@ -227,15 +227,15 @@ def test_a_cold_start_with_a_short_deadline_misses_no_healthy_node(
     try:
         with ExporterProcess(tmp_path, f"--hostfile={hostfile}") as exporter:
             observer = Observer(exporter)
-            # Twice the time, because other work may have the processors; not because it may take so long.
-            first = observer.scrape(SHORT_DEADLINE, 2 * SHORT_DEADLINE)
+            # More time, because other work may have the processors; not because it may take so long.
+            first = observer.scrape(SHORT_DEADLINE, 4 * SHORT_DEADLINE)
             scrapes = [first]
             report("cold start with a tenth silent or lying", scrapes)
             # Nobody was read at length before all had been asked, however little time there was.
             assert first.not_reached <= NODES_AT_ONCE or first.count(b"clio_bdev_capacity_bytes") == 0
             healthy = NODES - len(silent | garbage)
-            while sum(scrapes[-1].up.values()) < healthy and len(scrapes) < 10:
-                scrapes.append(observer.scrape(SHORT_DEADLINE, 2 * SHORT_DEADLINE))
+            while sum(scrapes[-1].up.values()) < healthy and len(scrapes) < 30:
+                scrapes.append(observer.scrape(SHORT_DEADLINE, 4 * SHORT_DEADLINE))
             scrapes[-1].check_up(silent | garbage)
             print(f"all healthy nodes are up in scrape {len(scrapes)}")
             complete, attempts = observer.first_complete(without=silent | garbage)

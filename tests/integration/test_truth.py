@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psutil
@@ -32,7 +33,7 @@ from clio_lab.demo.traffic import Traffic
 from tests.integration.live import Deadline, Exporter, NodeScrape, Series, free_port
 from tests.integration.raw_runtime import RawRuntime, decode, query_of, request_id
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 ROUNDS = 60
 """Scrapes a gauge is given to be caught in a moment at which it does not change."""
@@ -40,10 +41,16 @@ ROUNDS = 60
 PEAK_WINDOW_S = 60
 
 OURS = ("clio_node_", "clio_worker_", "clio_bdev_", "clio_pool_", "clio_method_", "clio_cte_", "clio_module_")
-FROM_THE_EXPORTER = {"clio_node_up", "clio_node_probe_duration_seconds"}
+FROM_THE_EXPORTER = {
+    "clio_node_up",
+    "clio_node_probe_duration_seconds",
+    "clio_node_round_trip_seconds",
+    "clio_node_questions_total",
+}
 """Of those, what is about asking the node and not from an answer."""
 
 RESTLESS = {
+    "clio_pool_cost_error_ratio",
     "clio_method_cost_coefficient",
     "clio_method_cost_error_ratio",
     "clio_worker_idle_iterations",
@@ -77,7 +84,7 @@ WORKER: dict[str, tuple[str, Convert] | None] = {
     "num_retry_tasks": ("clio_worker_retry_tasks", same),
     "suspend_period_us": ("clio_worker_suspend_period_seconds", over(1e6)),
     "num_tasks_processed": ("clio_worker_tasks_processed_total", same),
-    "load": ("clio_worker_load", over(1e6)),
+    "load": ("clio_worker_load", lambda micros: max(0.0, micros / 1e6)),
 }
 SYSTEM: dict[str, tuple[str, Convert] | None] = {
     "event_id": None,  # the exporter's cursor
@@ -121,6 +128,9 @@ BDEV: dict[str, tuple[str, Convert] | None] = {
         lambda days: None if days == 999999 else days * 86400.0,
     ),
 }
+COUNTED = {"total_reads", "total_writes", "total_bytes_read", "total_bytes_written"}
+"""What the runtime does not count of devices in memory: there it reports 0, which is not exported."""
+
 CTE: dict[str, tuple[str, Convert] | None] = {
     "pool_name": None,  # a label
     "num_targets": ("clio_cte_targets", same),
@@ -197,6 +207,9 @@ class Truth:
     ) -> None:
         assert record.keys() == table.keys(), "the runtime reports other fields than this test knows"
         for name, entry in table.items():
+            if name in COUNTED and record["bdev_type"] == 1:
+                assert record[name] == 0, "the runtime counts what a RAM device reads and writes"
+                continue
             value = None if entry is None else entry[1](record[name])
             if entry is not None and value is not None:
                 self._add(answers, entry[0], value, labels)
@@ -213,6 +226,7 @@ class Truth:
         }
         self._add(answers, "clio_pool_info", 1, {**pool, **described})
         self._add(answers, "clio_pool_learning_rate", container["learning_rate"], pool)
+        errors = []
         for method in container["methods"]:
             assert method.keys() == METHOD
             if [method[key] for key in ("coefficient", "mape", "wall_coefficient", "wall_mape")] == [
@@ -222,11 +236,14 @@ class Truth:
                 0,
             ]:
                 continue  # nothing learned: where every model starts
+            errors.append(method["mape"])
             name = {**pool, "method": method["name"] or str(method["id"])}
             for model, prefix in (("cpu", ""), ("wall", "wall_")):
                 labels = {**name, "model": model}
                 self._add(answers, "clio_method_cost_coefficient", method[f"{prefix}coefficient"], labels)
                 self._add(answers, "clio_method_cost_error_ratio", method[f"{prefix}mape"], labels)
+        if errors:
+            self._add(answers, "clio_pool_cost_error_ratio", median(errors), pool)
         if container["pool_id"] == "1.0":
             return  # the admin pool's statistics are the other queries
         stats = self._ask(POOL_STATS, container["pool_id"])
@@ -324,7 +341,7 @@ def truth_of(raw: RawRuntime, node: LocalNode) -> Truth:
 def exporter(cluster4: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
     """Reads the list of pools in every scrape, so that one scrape has one moment."""
     arguments = [f"--hostfile={cluster4.hostfile}", f"--runtime-config={cluster4.nodes[0].config_path}"]
-    arguments += ["--collector.pool.interval=1ms"]
+    arguments += ["--collector.pool.interval=1ms", "--collector.cost"]
     with Exporter(tmp_path_factory.mktemp("truth"), *arguments) as running:
         yield running
 
@@ -394,7 +411,11 @@ def test_every_field_of_every_node_at_rest(
         assert answers.pools_with_stats == 5  # two devices, two tiers, the engine
         leaders.append(scrape.value("clio_node_leader", node_id=str(node.index)))
         assert scrape.value("clio_node_up", node_id=str(node.index)) == 1
-        assert 0 < scrape.value("clio_node_probe_duration_seconds", node_id=str(node.index)) < 10
+        everything = scrape.value("clio_node_probe_duration_seconds", node_id=str(node.index))
+        one = scrape.value("clio_node_round_trip_seconds", node_id=str(node.index))
+        assert 0 < one < everything < 10
+        # The workers, what is new of the ring, the list of pools, the statistics of five: eight in each.
+        assert scrape.value("clio_node_questions_total", node_id=str(node.index)) > 8
         assert scrape.value("clio_collector_success", collector="node") == 1
         names = {name for name, _ in scrape.of_node(node.index)}
         assert {"clio_method_cost_coefficient", "clio_method_cost_error_ratio"} <= names
@@ -530,6 +551,7 @@ def test_each_sample_is_what_this_very_answer_said(
     hostfile = tmp_path / "hostfile"
     hostfile.write_text(f"{cluster4.nodes[0].host}:1\n{node.host}:{node.port}\n")
     settings = Settings().with_overrides(
+        {"cost": True},
         hostfile=str(hostfile),
         runtime_config=str(node.config_path),
         reply_port=free_port(),

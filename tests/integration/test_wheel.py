@@ -11,17 +11,23 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import textwrap
 import venv
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 import clio_client
+from clio_lab.child import ChildProcess
 from clio_lab.demo.cluster import LocalCluster
+from tests.exporter_process import free_port
 from tests.integration.test_demo import READY, Demo, ensure_ended, metric
 from tests.paths import ROOT
+from tests.prometheus import Prometheus
+from tests.system import needs_system
 
 pytestmark = pytest.mark.integration
 
@@ -119,6 +125,55 @@ def test_a_short_demo(installed: Installed, tmp_path: Path) -> None:
     finally:
         ensure_ended(demo)
     assert demo.left() == []
+
+
+# --- the README's five steps ---------------------------------------------------------------------------
+
+
+def steps() -> list[str]:
+    """The commands of the README's steps, in order."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## On your own Prometheus and Grafana")[2].partition("\n## ")[0]
+    return [textwrap.dedent(block) for block in re.findall(r"^ *```sh\n(.*?)^ *```", section, re.M | re.S)]
+
+
+@needs_system("prometheus", "promtool")
+def test_from_the_package_to_rules_and_dashboards(
+    installed: Installed, cluster4: LocalCluster, tmp_path: Path
+) -> None:
+    start, write, check = steps()
+    port = str(free_port())
+    environment = {"PATH": f"{installed.home / 'bin'}:/usr/bin:/bin", "HOME": str(tmp_path)}
+
+    def run(commands: str) -> str:
+        done = subprocess.run(
+            ["sh", "-e", "-c", commands.replace("9777", port)], cwd=tmp_path, env=environment,
+            capture_output=True, text=True, timeout=SECONDS, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    hosts = "".join(f"{node.host}:{node.port}\n" for node in cluster4.nodes)
+    (tmp_path / "hostfile").write_text(hosts)
+    own = tmp_path / "prometheus.yml"
+    own.write_text("global: {scrape_interval: 1s}\n")
+    printed = run(write).partition("prometheus.yml:\n")[2].partition("9 files written")[0]
+    own.write_text(own.read_text() + printed)
+    run(check)
+    reply = f"--runtime.reply-port={free_port()}"
+    command = ["sh", "-c", f"exec {start.replace('9777', port).strip()} {reply}"]
+    log = tmp_path / "exporter.log"
+    with ChildProcess("exporter", command, log_path=log, environment=environment, directory=tmp_path):
+        config = yaml.safe_load(own.read_text())
+        with Prometheus(tmp_path, config) as prometheus:
+            prometheus.wait_for("count(node:clio_health:score) == 4", seconds=120)
+            groups = prometheus.api("rules")["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert [rule["name"] for rule in rules if rule["health"] == "err"] == []
+    for alert in (rule for rule in rules if rule["type"] == "alerting"):
+        assert alert["annotations"]["dashboard_url"].startswith("http://localhost:3000/d/clio-")
+        assert "$externalLabels" not in str(alert["annotations"])
+    assert len(list((tmp_path / "clio" / "dashboards").glob("clio-*.json"))) == 8
 
 
 # --- the library's documentation -------------------------------------------------------------------------

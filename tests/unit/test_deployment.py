@@ -20,12 +20,14 @@ import zmq
 
 import clio_client
 from clio_client.config.settings import load_settings
+from clio_control_api.exposure import Auth, auth_of
 from clio_control_api.settings import load
 from tests.paths import ROOT
+from tests.ports import closed_port
 
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((ROOT / "contrib" / "systemd").glob("*.service"))
-SCRIPTS = ("cluster", "deploy/node/entrypoint.sh")
+SCRIPTS = ("cluster", "deploy/node/entrypoint.sh", "deploy/node/keys.sh")
 
 
 def text(name: str) -> str:
@@ -94,6 +96,8 @@ def test_the_cluster_is_the_one_of_the_hostfile() -> None:
         for name, service in services.items()
         if name.startswith("node")
     ]
+    made_for = services["keys"]["command"][1:]
+    assert [word.replace("${CLIO_NODE_NETWORK:-172.28.0}", str(network)) for word in made_for] == addresses
     assert text("deploy/cluster/hostfile").split() == addresses
     assert document("deploy/cluster/clio.yaml")["networking"]["hostfile"] == "/etc/clio/hostfile"
 
@@ -197,9 +201,8 @@ def test_health_check_of_the_exporter(
 
 
 def test_health_check_of_the_exporter_when_nothing_listens() -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        done = check("healthcheck.py", CLIO_HEALTH_URL=f"http://127.0.0.1:{closed.getsockname()[1]}/")
+    with closed_port() as port:
+        done = check("healthcheck.py", CLIO_HEALTH_URL=f"http://127.0.0.1:{port}/")
     assert done.returncode == 1
     assert "refused" in done.stderr
 
@@ -245,6 +248,7 @@ def test_settings_of_the_control_api_load(name: str, tmp_path: Path) -> None:
     settings = load(path, {}, {}, tmp_path)
     assert settings.port == 5000
     assert settings.ssh_of("").ssh.user == "clio"
+    assert auth_of(settings) is Auth.ALL
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed here")

@@ -220,7 +220,7 @@ def test_every_make_target_is_phony_and_documented() -> None:
     assert set(re.findall(r"^  make (\S+) +\S", listed, re.MULTILINE)) == make_targets()
 
 
-@pytest.mark.parametrize("name", [".ci/run", "scripts/bootstrap.sh"])
+@pytest.mark.parametrize("name", [".ci/run", "scripts/bootstrap.sh", "scripts/test.sh"])
 def test_scripts_are_executable_and_parse(name: str) -> None:
     assert (ROOT / name).stat().st_mode & 0o111
     shell = text(name).splitlines()[0].removeprefix("#!")
@@ -236,7 +236,7 @@ def test_bootstrap_explains_itself_and_refuses_unknown_commands() -> None:
         ["sh", script, "packages", "x"], capture_output=True, text=True, timeout=30, check=False
     )
     assert unknown.returncode == 1
-    assert "groups: setup, test" in unknown.stderr
+    assert "groups: setup, test, demo" in unknown.stderr
 
 
 def test_package_list_is_well_formed() -> None:
@@ -247,7 +247,7 @@ def test_package_list_is_well_formed() -> None:
     ]
     assert {len(row) for row in rows} == {4}
     assert all(all(row) for row in rows)
-    assert {row[2] for row in rows} == {"setup", "test"}
+    assert {group for row in rows for group in row[2].split()} == {"setup", "test", "demo"}
 
 
 # --- Documents ---------------------------------------------------------------

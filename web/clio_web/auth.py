@@ -6,8 +6,10 @@ import hashlib
 import re
 import secrets
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 
 import bcrypt
 
@@ -34,46 +36,92 @@ class PasswordChecker:
     the digest: changing it in the configuration ends the memory of the old password at once.
     Failures are not remembered; they cost one bcrypt each, one at a time, and so does an unknown
     user, so that the time of an answer does not tell which names exist.
+
+    Only a few may wait for that at once, and of these only some from one address: whoever tries passwords
+    holds neither the worker threads, which others' remembered passwords need, nor all the places for new
+    ones. Who comes with the same password at the same time waits for the same answer.
     """
 
-    def __init__(self, cache_size: int = 256, max_wait: float = 5.0) -> None:
+    def __init__(
+        self, cache_size: int = 256, max_wait: float = 5.0, places: int = 4, places_per_address: int = 2
+    ) -> None:
         self._key = secrets.token_bytes(32)
         self._cache_size = cache_size
         self._max_wait = max_wait
+        self._places = places
+        self._places_per_address = places_per_address
+        self._waiting: Counter[str] = Counter()
+        self._checking: dict[bytes, Future[bool]] = {}
         self._cache: OrderedDict[bytes, None] = OrderedDict()
-        self._cache_lock = threading.Lock()
+        self._lock = threading.Lock()
         self._bcrypt_lock = threading.Lock()
         self._dummies: dict[int, bytes] = {}
         self.computed = 0
         """How many times bcrypt was run."""
 
-    def check(self, users: Mapping[str, str], user: str, password: str) -> bool:
-        """Whether the password is right. Raises Busy when others wait longer than `max_wait`."""
+    def check(self, users: Mapping[str, str], user: str, password: str, client: str = "") -> bool:
+        """Whether the password is right. `client` is the address that asks.
+
+        Raises Busy when it is not known and too many others are being checked, or for longer than `max_wait`.
+        """
         known = users.get(user)
         hashed = known.encode("ascii") if known is not None else self._dummy(users)
         secret = password.encode("utf-8")
         digest = self._digest(user.encode("utf-8"), hashed, secret)
-        with self._cache_lock:
+        with self._lock:
             if digest in self._cache:
                 self._cache.move_to_end(digest)
                 return True
-        if not self._bcrypt_lock.acquire(timeout=self._max_wait):
-            raise Busy
+            answer = self._checking.get(digest)
+            mine = answer is None
+            if answer is None:
+                if self._waiting.total() >= self._places or self._waiting[client] >= self._places_per_address:
+                    raise Busy
+                self._waiting[client] += 1
+                answer = self._checking[digest] = Future()
+        if mine:
+            self._compute(answer, known is not None, secret, hashed, digest, client)
         try:
-            self.computed += 1
+            return answer.result(self._max_wait)
+        except FutureTimeout:
+            raise Busy from None
+
+    def _compute(
+        self, answer: Future[bool], known: bool, secret: bytes, hashed: bytes, digest: bytes, client: str
+    ) -> None:
+        """Check one password, remember it if it is right, and tell all who wait for the same one."""
+        try:
+            if not self._bcrypt_lock.acquire(timeout=self._max_wait):
+                raise Busy
             try:
-                matches = bcrypt.checkpw(secret[:_MAX_PASSWORD], hashed)
-            except ValueError:  # a NUL byte, which older versions of the library refuse
-                matches = False
-        finally:
-            self._bcrypt_lock.release()
-        if not matches or known is None:
+                right = self._matches(secret, hashed) and known
+            finally:
+                self._bcrypt_lock.release()
+        except BaseException as error:  # noqa: BLE001 - raised in those who wait
+            self._done(digest, client)
+            answer.set_exception(error)
+            return
+        if right:
+            with self._lock:
+                self._cache[digest] = None
+                while len(self._cache) > self._cache_size:
+                    self._cache.popitem(last=False)
+        self._done(digest, client)
+        answer.set_result(right)
+
+    def _done(self, digest: bytes, client: str) -> None:
+        with self._lock:
+            del self._checking[digest]
+            self._waiting[client] -= 1
+            if not self._waiting[client]:
+                del self._waiting[client]
+
+    def _matches(self, secret: bytes, hashed: bytes) -> bool:
+        self.computed += 1
+        try:
+            return bcrypt.checkpw(secret[:_MAX_PASSWORD], hashed)
+        except ValueError:  # a NUL byte, which older versions of the library refuse
             return False
-        with self._cache_lock:
-            self._cache[digest] = None
-            while len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
-        return True
 
     def _digest(self, *parts: bytes) -> bytes:
         digest = hashlib.blake2b(key=self._key)

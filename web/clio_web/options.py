@@ -8,6 +8,7 @@ from pathlib import Path
 DEFAULT_LISTEN_ADDRESS = ":9777"
 DEFAULT_TELEMETRY_PATH = "/metrics"
 DEFAULT_MAX_REQUESTS = 40
+DEFAULT_CONNECTIONS_PER_ADDRESS = 256
 DEFAULT_TIMEOUT_OFFSET = 0.25
 DEFAULT_SCRAPE_TIMEOUT = 10.0
 
@@ -16,18 +17,28 @@ DEFAULT_SCRAPE_TIMEOUT = 10.0
 class WebOptions:
     """How the endpoints are served.
 
-    `max_requests` bounds scrapes and probes in progress (0: no bound). `timeout_offset` and
+    `max_requests` bounds scrapes and probes in progress (0: no bound),
+    `max_connections_per_address` what one address may hold of all connections: half of them, as many as some
+    forty browsers behind one NAT or proxy keep open; beyond, its own longest idle one is closed, which a
+    client that is at work hardly notices. `timeout_offset` and
     `scrape_timeout` are seconds. `docs_url` is what the landing page links to
-    as documentation (empty: no link).
+    as documentation, `grafana_url` as Grafana (empty: no link). `disable_exporter_metrics` leaves out
+    what the exporter says of itself. `enable_lifecycle` allows a reload by HTTP. `allowed_hosts` are the
+    names this service is asked by (none: any); addresses and localhost are always allowed.
     """
 
     listen_addresses: tuple[str, ...] = (DEFAULT_LISTEN_ADDRESS,)
     telemetry_path: str = DEFAULT_TELEMETRY_PATH
     config_file: Path | None = None
     max_requests: int = DEFAULT_MAX_REQUESTS
+    max_connections_per_address: int = DEFAULT_CONNECTIONS_PER_ADDRESS
     timeout_offset: float = DEFAULT_TIMEOUT_OFFSET
     scrape_timeout: float = DEFAULT_SCRAPE_TIMEOUT
     docs_url: str = ""
+    enable_lifecycle: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    grafana_url: str = ""
+    disable_exporter_metrics: bool = False
 
 
 @dataclass(frozen=True)

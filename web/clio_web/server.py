@@ -1,10 +1,12 @@
 """Serving the application: sockets, threads, TLS handshakes, deadlines and a graceful stop.
 
-cheroot does the HTTP. Three things are added here, because its defaults would let one bad client
+cheroot does the HTTP. These things are added here, because its defaults would let one bad client
 stop the service:
 
-- The TLS handshake runs in a worker thread, not in the thread that accepts connections, and a new
-  connection waits in the selector, not in a worker, until its first byte has come.
+- A connection waits in the selector, not in a worker, until its whole request has come (`arrival.py`;
+  over TLS, where that cannot be seen, until its first record). The TLS handshake runs in a worker.
+- No address has all places: of connections that wait, those of the address that has most go first
+  (`places.py`), and while requests are read over TLS it has at most half of the workers.
 - A watchdog ends connections whose request head, body or response takes longer than
   ServerLimits allows in total. A socket timeout alone bounds only a single read or write, so a
   client that moves one byte in time would hold a thread for ever.
@@ -34,9 +36,12 @@ from cheroot.server import HTTPConnection, HTTPRequest
 from cheroot.ssl import Adapter
 from cheroot.wsgi import Server as CherootServer
 
+from clio_web.arrival import Arrival, missing, missing_hello
 from clio_web.errors import WebConfigError
+from clio_web.heads import StrictHeaders, StrictLines, head_problem
 from clio_web.logs import get_logger
 from clio_web.options import ServerLimits, WebOptions
+from clio_web.places import Places, Turns, client_of
 from clio_web.state_log import StateLog
 from clio_web.webconfig import WebConfigMiddleware, WebConfigStore
 
@@ -165,15 +170,31 @@ def _cut(sock: socket.socket) -> None:
 
 
 class _Request(HTTPRequest):  # type: ignore[misc,unused-ignore]
-    """One request, with its deadlines and a strict Content-Length."""
+    """One request, with its deadlines and a strict head."""
+
+    header_reader = StrictHeaders()
+
+    def read_request_line(self) -> bool:
+        """Read the first line; control characters in it are refused."""
+        reader = self.rfile
+        self.rfile = StrictLines(reader)
+        try:
+            return bool(super().read_request_line())  # type: ignore[no-untyped-call,unused-ignore]
+        except ValueError as error:
+            self.simple_response("400 Bad Request", str(error))
+            return False
+        finally:
+            self.rfile = reader
+
+    endless = False
 
     def read_request_headers(self) -> bool:
-        """Read the head; refuse a length that is not a plain number (request smuggling)."""
+        """Read the head; refuse what another server could read otherwise (request smuggling)."""
         if not super().read_request_headers():  # type: ignore[no-untyped-call,unused-ignore]
             return False
-        length = self.inheaders.get(b"Content-Length", b"0")
-        if not length.isdigit():
-            self.simple_response("400 Bad Request", "Malformed Content-Length Header.")
+        problem = head_problem(self.inheaders, self.request_protocol)
+        if problem is not None:
+            self.simple_response(*problem)
             return False
         return True
 
@@ -182,6 +203,7 @@ class _Request(HTTPRequest):  # type: ignore[misc,unused-ignore]
         if not self._take_body():
             self.close_connection = True
             return
+        self.conn.has_read()
         self.server.watchdog.set(self.conn, None)
         super().respond()
 
@@ -207,6 +229,16 @@ class _Request(HTTPRequest):  # type: ignore[misc,unused-ignore]
             # No endpoint reads a body, so what follows it on this connection could be anything.
             self.close_connection = True
         super().send_headers()
+        self.endless = any(
+            name.lower() == b"content-type" and value.startswith(b"text/event-stream")
+            for name, value in self.outheaders
+        )
+
+    def write(self, chunk: bytes) -> None:
+        """Send a part of the answer; of a stream of events each part must be taken in time."""
+        if self.endless:
+            self.server.watchdog.set(self.conn, self.server.limits.write_timeout)
+        super().write(chunk)
 
 
 class _Connection(HTTPConnection):  # type: ignore[misc,unused-ignore]
@@ -216,8 +248,43 @@ class _Connection(HTTPConnection):  # type: ignore[misc,unused-ignore]
     secured = False
     fresh = True
 
+    def __init__(self, server: _Listener, *args: Any) -> None:
+        super().__init__(server, *args)  # type: ignore[no-untyped-call,unused-ignore]
+        self.arrival = Arrival(server.limits.max_header_bytes + server.limits.max_body_bytes + 1)
+        self.began = 0.0
+
     def communicate(self) -> bool:
         """Serve one request; True to keep the connection."""
+        try:
+            return self._communicate()
+        finally:
+            self.has_read()
+
+    def has_read(self) -> None:
+        """The request is read: the address may have another one read."""
+        self.server.read_done(self)
+
+    def arrived(self) -> bool | None:
+        """Whether a whole request waits to be read; None when none will.
+
+        Over TLS: whether the client's first record does, or anything after that.
+        """
+        if self.rfile.has_data():  # what came with the request before
+            return not self._missing(self.rfile.peek()) or None
+        if not isinstance(self.socket, ssl.SSLSocket):
+            return self.arrival.look(self.socket, self._missing)
+        return self.secured or self.arrival.look(self.socket, missing_hello)
+
+    def _missing(self, data: bytes) -> int:
+        limits: ServerLimits = self.server.limits
+        return missing(data, limits.max_header_bytes, limits.max_body_bytes)
+
+    def close(self) -> None:
+        """Close, and give the place to others."""
+        self.server.places.leave(self)
+        super().close()  # type: ignore[no-untyped-call,unused-ignore]
+
+    def _communicate(self) -> bool:
         limits: ServerLimits = self.server.limits
         with self.server.watchdog.watch(self, limits.header_timeout):
             self.socket.settimeout(limits.io_timeout)
@@ -297,6 +364,7 @@ class _Listener(CherootServer):  # type: ignore[misc,unused-ignore]
         store: WebConfigStore,
         limits: ServerLimits,
         threads: int,
+        per_address: int,
         product: str,
     ) -> None:
         super().__init__(
@@ -318,6 +386,8 @@ class _Listener(CherootServer):  # type: ignore[misc,unused-ignore]
         self.max_request_body_size = limits.max_body_bytes
         self.expiration_interval = limits.poll_interval
         self.keep_alive_conn_limit = limits.max_connections
+        self.places: Places[_Connection] = Places(limits.max_connections, per_address)
+        self.reading: Turns[_Connection] = Turns(max(1, threads // 2))
         self.ssl_adapter = _TlsAdapter(store) if store.tls_enabled else None
         self.bind_error: OSError | None = None
         self._overload = StateLog(_log)
@@ -330,27 +400,67 @@ class _Listener(CherootServer):  # type: ignore[misc,unused-ignore]
             self.bind_error = error
             raise
 
+    def put_conn(self, conn: _Connection) -> None:
+        """Let a connection wait for its next request."""
+        self.places.waits(conn)
+        super().put_conn(conn)
+
     def process_conn(self, conn: _Connection) -> None:
-        """Give a connection to a worker: a new one only once it has said something."""
+        """Give a connection to a worker once a request has come."""
         if conn.fresh:
             conn.fresh = False
-            if not self.can_add_keepalive_connection:
-                self._refuse(conn)
-                return
-            self._overload.report("connections", True, "connections are accepted again")
-            self.put_conn(conn)
-            # The selector closes what is unused for keep_alive_timeout; a silent newcomer goes earlier.
-            conn.last_used = time.time() - self.limits.keep_alive_timeout + self.limits.first_byte_timeout
+            self._admit(conn)
             return
+        self.places.served(conn)
+        arrived = conn.arrived()
+        if arrived is None:
+            conn.close()
+        elif not arrived:
+            if not conn.began:
+                conn.began = time.time()
+            self._wait(conn, conn.began + self.limits.header_timeout)
+        else:
+            conn.began = 0.0
+            # A request that has come whole keeps no worker waiting; over TLS it may.
+            if self.ssl_adapter is None or self.reading.enter(conn, client_of(conn.remote_addr)):
+                self._dispatch(conn)
+
+    def read_done(self, conn: _Connection) -> None:
+        """A worker has read this connection's request: another one of its address may have its turn."""
+        following = self.reading.leave(conn)
+        if following is not None:
+            self._dispatch(following)
+
+    def _admit(self, conn: _Connection) -> None:
+        placed, goes = self.places.enter(conn, client_of(conn.remote_addr))
+        if placed and goes is None:
+            self._overload.report("connections", True, "connections are accepted again")
+        else:
+            self._overload.report(
+                "connections",
+                False,
+                "too many connections: the longest idle are closed, or new ones refused",
+                client=conn.remote_addr,
+            )
+        if goes is not None:
+            _cut(goes.socket)  # the selector then sees its end
+        if placed:
+            self._wait(conn, time.time() + self.limits.first_byte_timeout)
+        else:
+            self._refuse(conn)
+
+    def _wait(self, conn: _Connection, until: float) -> None:
+        self.put_conn(conn)
+        # The selector closes what is unused for keep_alive_timeout; this goes earlier.
+        conn.last_used = until - self.limits.keep_alive_timeout
+
+    def _dispatch(self, conn: _Connection) -> None:
         try:
             self.requests.put(conn)
         except queue.Full:
             self._refuse(conn)
 
     def _refuse(self, conn: _Connection) -> None:
-        self._overload.report(
-            "connections", False, "connections refused: too many are open or waiting", client=conn.remote_addr
-        )
         try:
             if self.ssl_adapter is None:
                 conn.socket.settimeout(0.0)
@@ -396,6 +506,7 @@ class WebServer:
         self._reload_error = reload_error
         self._product = product
         self._app = WebConfigMiddleware(app, self._store)
+        self._per_address = options.max_connections_per_address
         busy = options.max_requests or _THREADS_WITHOUT_LIMIT
         # Threads beyond the limit of scrapes answer health checks and the 503s.
         self._threads = busy + self._limits.spare_threads
@@ -433,7 +544,13 @@ class WebServer:
         failure: OSError | None = None
         for candidate in candidates:
             listener = _Listener(
-                (candidate, port), self._app, self._store, self._limits, self._threads, self._product
+                (candidate, port),
+                self._app,
+                self._store,
+                self._limits,
+                self._threads,
+                self._per_address,
+                self._product,
             )
             ready: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
             # Workers inherit "daemon" from the thread that starts them: one stuck in a system call
@@ -480,6 +597,8 @@ class WebServer:
                 _log.warning("a request does not end and is left behind", thread=thread.name)
         for listener in self._listeners:
             listener.watchdog.stop()
+            for connection in listener.reading.queued():
+                connection.close()
         self._listeners.clear()
         self._serving.clear()
 
@@ -510,15 +629,19 @@ class WebServer:
 
     def reload(self) -> None:
         """Read the web configuration again and call `reload`; problems are logged, the old state stays."""
+        failed = False
         for read in (self._store.reload, self._reload):
             try:
                 if read is not None:
                     read()
             except (WebConfigError, self._reload_error) as error:
+                failed = True
                 _log.error("reload failed, the previous configuration stays in use", error=str(error))
             except Exception as error:  # noqa: BLE001 - a failed reload must not end the process
+                failed = True
                 _log.error("reload failed, the previous configuration stays in use", exc_info=error)
-        _log.info("reload done")
+        if not failed:
+            _log.info("reload done")
 
 
 def _serve(listener: _Listener, ready: queue.SimpleQueue[BaseException | None]) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 from clio_web.auth import Busy, PasswordChecker, hash_cost
 from clio_web.errors import WebConfigError, quoted
 from clio_web.logs import get_logger
+from clio_web.places import client_of
 from clio_web.tls import Tls, load_tls
 from clio_web.yamldoc import Section, load_document
 
@@ -216,13 +217,14 @@ class WebConfigMiddleware:
         configured = {name.title() for name in config.headers}
         if config.users:
             try:
-                allowed = self._allowed(config.users, environ.get("HTTP_AUTHORIZATION", ""))
+                allowed = self._allowed(config.users, environ)
             except Busy:
                 return _plain(
                     environ,
                     start,
                     "503 Service Unavailable",
                     "too many passwords to check, try again later\n",
+                    ("Retry-After", "1"),
                 )
             if not allowed:
                 challenge = ("WWW-Authenticate", 'Basic realm="clio-exporter", charset="UTF-8"')
@@ -231,8 +233,8 @@ class WebConfigMiddleware:
                 )
         return self._app(environ, start)
 
-    def _allowed(self, users: Mapping[str, str], header: str) -> bool:
-        scheme, _, encoded = header.partition(" ")
+    def _allowed(self, users: Mapping[str, str], environ: Mapping[str, Any]) -> bool:
+        scheme, _, encoded = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         if scheme.lower() != "basic":
             return False
         try:
@@ -240,7 +242,9 @@ class WebConfigMiddleware:
         except (binascii.Error, ValueError):
             return False
         user, colon, password = decoded.partition(":")
-        return bool(colon) and self._checker.check(users, user, password)
+        return bool(colon) and self._checker.check(
+            users, user, password, client_of(environ.get("REMOTE_ADDR", ""))
+        )
 
 
 def _plain(

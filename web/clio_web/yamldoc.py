@@ -11,6 +11,8 @@ import yaml
 
 from clio_web.errors import WebConfigError, quoted
 
+_MAX_DEPTH = 32
+
 
 @dataclass(frozen=True)
 class Section:
@@ -88,6 +90,7 @@ def load_document(path: Path) -> Section:
     """Read the file as one mapping (an empty file is an empty mapping). Raises WebConfigError."""
     text = read_file(path, "the web configuration file").decode("utf-8", errors="surrogateescape")
     try:
+        _check_depth(path, text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -100,6 +103,23 @@ def load_document(path: Path) -> Section:
     if node is None or _is_null(node):
         return Section(path, "", None, {})
     return _section(path, "", node, node.start_mark.line + 1)
+
+
+def _check_depth(path: Path, text: str) -> None:
+    """Refuse deep nesting before composing, which recurses."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _MAX_DEPTH:
+                raise WebConfigError(
+                    path,
+                    f"nested more than {_MAX_DEPTH} levels deep",
+                    "Nothing in a web configuration is; correct the brackets or the indentation",
+                    event.start_mark.line + 1 if event.start_mark is not None else None,
+                )
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 def read_file(path: Path, what: str, fail: Callable[[str, str], NoReturn] | None = None) -> bytes:

@@ -20,6 +20,13 @@ class ConfigError(Exception):
         self.remedy = one_line(remedy)
         super().__init__(self.path, self.problem, self.remedy, self.line)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both say the same."""
+        return isinstance(other, ConfigError) and self.args == other.args
+
+    def __hash__(self) -> int:
+        return hash(self.args)
+
     def __str__(self) -> str:
         where = self.path if self.line is None else f"{self.path}:{self.line}"
         return f"{where}: {self.problem}. {self.remedy}"

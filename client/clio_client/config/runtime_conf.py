@@ -20,11 +20,10 @@ from clio_client.address import DEFAULT_PORT, MAX_PORT, port_number
 from clio_client.config import yamltree
 from clio_client.config.errors import ConfigError, quoted
 from clio_client.config.files import exists, read_text
-from clio_client.config.masking import MASK, mask_secrets
 
 __all__ = [
     "ComposedPool", "RuntimeConfig", "find_runtime_config", "load_runtime_config", "parse_runtime_config",
-    "flatten", "mask_secrets", "port_from_env", "MASK",
+    "flatten", "port_from_env",
 ]  # fmt: skip
 
 CONFIG_VARIABLES = ("CLIO_SERVER_CONF", "CHI_SERVER_CONF", "WRP_RUNTIME_CONF")
@@ -57,7 +56,7 @@ class ComposedPool:
 class RuntimeConfig:
     """A runtime configuration file.
 
-    `document` is the whole file with secrets in clear: pass it through `mask_secrets` before showing it.
+    `document` is the whole file with secrets in clear; `known_keys.publishable` is what may be shown of it.
     `port` is the base port, with CLIO_PORT or CHI_PORT of the environment before the file's.
     """
 
@@ -164,7 +163,7 @@ def flatten(document: Any) -> list[tuple[str, str]]:
     A key with a dot, bracket, quote or white space is written as ["key"]. Scalars are written as YAML
     would: true, false, null, numbers as in the file; empty collections as {} and []. Values are cut at 256
     characters, keys at 128, the last of them an ellipsis; no pair occurs twice. After 2000 pairs one pair
-    ("...", note) ends the list. Mask secrets first.
+    ("...", note) ends the list. It hides nothing: see `known_keys.publishable`.
     """
     pairs: dict[tuple[str, str], None] = {}
     left_out = 0

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clio_client.background import BackgroundRead
+from clio_client.config import in_common
 from clio_client.config.errors import ConfigError
-from clio_client.config.masking import mask_secrets
+from clio_client.config.known_keys import publishable
 from clio_client.config.runtime_conf import RuntimeConfig, find_runtime_config, flatten, load_runtime_config
 from clio_client.config.settings import ClusterSettings
 from clio_client.config.watched_file import WatchedFile
@@ -29,7 +29,8 @@ class ConfigFile:
         member: the node it belongs to; None when all nodes of the cluster share it.
         mtime: Unix time of its last change; None when it cannot be read.
         config: None when it cannot be used; ``error`` then says why.
-        entries: its values by path, secrets masked.
+        entries: its values by path, as far as they may be shown (`known_keys`).
+        digest: of what it ought to have in common with other nodes' files (`in_common`); "" without a config.
     """
 
     member: Member | None
@@ -38,12 +39,7 @@ class ConfigFile:
     config: RuntimeConfig | None
     error: ConfigError | None = None
     entries: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the values, in hexadecimal; layout and comments do not count."""
-        text = "".join(f"{path}\0{value}\0" for path, value in sorted(self.entries))
-        return hashlib.sha256(text.encode(errors="replace")).hexdigest()
+    digest: str = ""
 
 
 class RuntimeConfigFiles:
@@ -60,12 +56,16 @@ class RuntimeConfigFiles:
 
     async def refresh(self, members: Sequence[Member], seconds: float) -> tuple[ConfigFile, ...]:
         """`read` off the event loop; () when it takes longer than ``seconds``."""
-        self._members = tuple(members)
         try:
-            return await self._background.result(seconds)
+            return await self.read_within(members, seconds)
         except TimeoutError:
             _log.warning("reading runtime configuration files takes too long", seconds=seconds)
             return ()
+
+    async def read_within(self, members: Sequence[Member], seconds: float) -> tuple[ConfigFile, ...]:
+        """`read` off the event loop. Raises `TimeoutError` when it takes longer than ``seconds``."""
+        self._members = tuple(members)
+        return await self._background.result(seconds)
 
     def read(self, members: Sequence[Member]) -> tuple[ConfigFile, ...]:
         """One file a member where the settings name them so, else the cluster's; () when there is none.
@@ -117,5 +117,6 @@ class RuntimeConfigFiles:
             config = load_runtime_config(path, self._env, self._home)
         except ConfigError as error:
             return ConfigFile(None, path, mtime, None, error)
-        entries = tuple(flatten(mask_secrets(config.document)))
-        return ConfigFile(None, path, mtime, config, entries=entries)
+        entries = tuple(flatten(publishable(config.document)))
+        digest = in_common.digest(entries, self._settings.runtime_config_own)
+        return ConfigFile(None, path, mtime, config, entries=entries, digest=digest)

@@ -38,6 +38,10 @@ def _name(value: Field) -> str:
     return value.text()
 
 
+def _texts(value: Field) -> tuple[str, ...]:
+    return tuple(item.text() for item in value.sequence())
+
+
 def _nodes(value: Field) -> tuple[HostEntry, ...]:
     entries = collect_entries(((item.line, item.text()) for item in value.sequence()), value.source)
     if not entries:
@@ -110,6 +114,12 @@ class ClusterSettings:
         None, Kind(_template, "FILE"), "the runtime's own configuration file", shown="searched",
         more="See above; `{node_id}` and `{hostname}` in it stand for one file a node, which then cannot "
         "name the hostfile.",
+    )  # fmt: skip
+    runtime_config_own: tuple[str, ...] = setting(
+        (), Kind(_texts), "paths in that file that are each node's own, so that they may differ", flag=False,
+        shown="none",
+        more="As `clio_config_info` names them, `*` for anything: `compose[*].capacity`. Paths of files, "
+        "ports and `runtime.ipc_namespace` may differ anyway.",
     )  # fmt: skip
     port: int | None = setting(
         None, table.integer(1, MAX_PORT, metavar="PORT"), "base port of nodes listed without one",

@@ -19,7 +19,7 @@ def load(name: str) -> Collector:
     return collector()
 
 
-_MODULES = ("node", "worker", "bdev", "pool", "cte", "config")
+_MODULES = ("node", "worker", "bdev", "pool", "cost", "cte", "config")
 
 COLLECTORS: Final[tuple[Collector, ...]] = tuple(map(load, _MODULES))
 

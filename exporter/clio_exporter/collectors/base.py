@@ -75,11 +75,13 @@ class Collector:
         families: every family it may emit, in the order of the exposition.
         topics: what must be asked of every node for it.
         reads_config: whether it needs the runtimes' configuration files.
+        on_by_default: whether it runs unless the settings say otherwise.
     """
 
     families: ClassVar[tuple[Family, ...]]
     topics: ClassVar[frozenset[Topic]] = frozenset()
     reads_config: ClassVar[bool] = False
+    on_by_default: ClassVar[bool] = True
 
     @property
     def name(self) -> str:

@@ -16,6 +16,10 @@ _POOL = ("pool_id", "pool_name")
 BDEV_TYPES: Final = {0: "file", 1: "ram", 2: "hbm", 3: "pinned", 4: "noop"}
 """Device types by number, in the order of the runtime's configuration; others keep their number."""
 
+MEMORY_TYPES: Final = frozenset({1, 2, 3})
+"""Devices whose reads and writes go past the runtime's counters: of a RAM tier in use all four stay 0,
+while its free bytes move (seen with 2.3.2)."""
+
 TTL_UNKNOWN_DAYS: Final = 999999
 """What a runtime reports when it predicts no end of life (wire protocol, section 5)."""
 
@@ -48,7 +52,7 @@ PREDICTION = _family(
     "attribute",
 )
 
-_FIELDS = (
+_SIZE = (
     FieldMap(
         "total_capacity", _family("capacity_bytes", Kind.GAUGE, "Size of the device.", "total_capacity")
     ),
@@ -56,15 +60,48 @@ _FIELDS = (
         "remaining_capacity",
         _family("free_bytes", Kind.GAUGE, "Bytes of the device not allocated.", "remaining_capacity"),
     ),
-    FieldMap("total_reads", _family("reads_total", Kind.COUNTER, "Reads completed.", "total_reads")),
-    FieldMap("total_writes", _family("writes_total", Kind.COUNTER, "Writes completed.", "total_writes")),
+)
+
+_TRAFFIC = (
     FieldMap(
-        "total_bytes_read", _family("read_bytes_total", Kind.COUNTER, "Bytes read.", "total_bytes_read")
+        "total_reads",
+        _family(
+            "reads_total",
+            Kind.COUNTER,
+            "Reads completed; absent of memory, which the runtime does not count.",
+            "total_reads",
+        ),
+    ),
+    FieldMap(
+        "total_writes",
+        _family(
+            "writes_total",
+            Kind.COUNTER,
+            "Writes completed; absent of memory, which the runtime does not count.",
+            "total_writes",
+        ),
+    ),
+    FieldMap(
+        "total_bytes_read",
+        _family(
+            "read_bytes_total",
+            Kind.COUNTER,
+            "Bytes read; absent of memory, which the runtime does not count.",
+            "total_bytes_read",
+        ),
     ),
     FieldMap(
         "total_bytes_written",
-        _family("written_bytes_total", Kind.COUNTER, "Bytes written.", "total_bytes_written"),
+        _family(
+            "written_bytes_total",
+            Kind.COUNTER,
+            "Bytes written; absent of memory, which the runtime does not count.",
+            "total_bytes_written",
+        ),
     ),
+)
+
+_MODEL = (
     FieldMap(
         "read_bandwidth_mbps",
         _family(
@@ -221,7 +258,9 @@ class BdevCollector(Collector):
     topics = frozenset({Topic.BDEVS})
     families: ClassVar = (
         INFO,
-        *families_of(_FIELDS),
+        *families_of(_SIZE),
+        *families_of(_TRAFFIC),
+        *families_of(_MODEL),
         HEALTH,
         PREDICTION,
         MEMBER,
@@ -247,7 +286,10 @@ def _device(stats: BdevStats, labels: str, samples: Samples) -> None:
     if stats.bdev_type is not None:
         kind = BDEV_TYPES.get(stats.bdev_type, str(stats.bdev_type))
         samples.add(INFO, join_labels(labels, label_text({"type": kind})), 1)
-    add_fields(_FIELDS, stats, labels, samples)
+    add_fields(_SIZE, stats, labels, samples)
+    if stats.bdev_type not in MEMORY_TYPES or any(getattr(stats, entry.field) for entry in _TRAFFIC):
+        add_fields(_TRAFFIC, stats, labels, samples)
+    add_fields(_MODEL, stats, labels, samples)
     for family, text in ((HEALTH, stats.device_health), (PREDICTION, stats.failure_prediction)):
         try:
             numbers = parse_health(text)

@@ -15,7 +15,8 @@ _FILE = "runtime configuration file"
 INFO = Family(
     "clio_config_info",
     Kind.INFO,
-    "A value of the runtime configuration, by its path in the file; secrets are masked. With node labels "
+    "A value of the runtime configuration, by its path in the file: of known keys; of others only a mark "
+    "that tells values apart. With node labels "
     "where the settings name one file a node.",
     _FILE,
     ("path", "value"),
@@ -24,7 +25,8 @@ INFO = Family(
 DIGEST = Family(
     "clio_config_digest_info",
     Kind.INFO,
-    "SHA-256 of the configuration's values: differs where configurations differ in anything but layout.",
+    "SHA-256 of what the nodes of a cluster ought to have in common: the configuration's values without "
+    "each node's own (paths of files, ports, what the settings name).",
     _FILE,
     ("sha256",),
     Scope.CLUSTER,

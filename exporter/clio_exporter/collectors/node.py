@@ -36,6 +36,19 @@ PROBE_DURATION = Family(
     "Time the node took to answer everything this scrape asked it, or to fail.",
     "exporter",
 )
+ROUND_TRIP = Family(
+    "clio_node_round_trip_seconds",
+    Kind.GAUGE,
+    "Time of one small question (worker_stats; get_host_info where collector worker is off), asked alone "
+    "before the others; absent while the node does not answer.",
+    "exporter",
+)
+QUESTIONS = Family(
+    "clio_node_questions_total",
+    Kind.COUNTER,
+    "Questions that this exporter has put to the node; each is a task of the runtime's.",
+    "exporter",
+)
 START_TIME = Family(
     "clio_node_start_time_seconds",
     Kind.GAUGE,
@@ -156,6 +169,8 @@ class NodeCollector(Collector):
         DOWN,
         INFO,
         PROBE_DURATION,
+        ROUND_TRIP,
+        QUESTIONS,
         START_TIME,
         *families_of(_SAMPLE),
         *families_of(_PEAKS),
@@ -173,6 +188,9 @@ class NodeCollector(Collector):
             samples.add(DOWN, join_labels(labels, label_text({"reason": failure.reason})), 1)
         samples.add(INFO, join_labels(labels, _info_labels(node, newest)), 1)
         samples.add(PROBE_DURATION, labels, node.duration)
+        if failure is None:
+            samples.add(ROUND_TRIP, labels, node.round_trip)
+            samples.add(QUESTIONS, labels, node.questions)
         if not node.answered(Topic.SYSTEM):
             return
         samples.add(START_TIME, labels, node.start_time)

@@ -45,6 +45,8 @@ def _page() -> Iterator[str]:
     for collector in COLLECTORS:
         purpose = (sys.modules[type(collector).__module__].__doc__ or "").splitlines()[0]
         yield f"\n## Collector `{collector.name}`\n\n{purpose}\n\n"
+        if not collector.on_by_default:
+            yield f"Off unless `--collector.{collector.name}` is given.\n\n"
         if collector.topics:
             asked = ", ".join(sorted(f"`{topic.value}`" for topic in collector.topics))
             yield f"Asks every node for: {asked}.\n\n"

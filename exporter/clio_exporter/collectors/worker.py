@@ -12,6 +12,11 @@ from clio_exporter.snapshot import NodeSnapshot, Topic
 _WORKER = ("worker_id",)
 
 
+def _load(value: float) -> float:
+    """Seconds; adding and taking away rounded costs leaves an idle worker a little below 0, which means 0."""
+    return max(0.0, micros(value))
+
+
 def _family(name: str, kind: Kind, text: str, field: str) -> Family:
     return Family(f"clio_worker_{name}", kind, text, f"worker_stats.{field}", _WORKER)
 
@@ -76,9 +81,9 @@ _FIELDS = (
             "load",
             Kind.GAUGE,
             "CPU seconds that the worker's tasks in hand will need, by the learned cost models.",
-            "load / 10^6",
+            "load / 10^6, at least 0",
         ),
-        micros,
+        _load,
     ),
 )
 

@@ -6,6 +6,7 @@ The application knows nothing of sockets, TLS or passwords: server.py serves it,
 from __future__ import annotations
 
 import platform
+import re
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -25,16 +26,26 @@ from clio_exporter.http.negotiate import (
     probe_target,
     scrape_timeout,
 )
+from clio_exporter.http.origins import foreign_request, host_allowed
+from clio_exporter.http.runbooks import sections
 from clio_exporter.http.service import Exposition, MetricsService, UnknownTarget
+from clio_exporter.kit import sources
 from clio_exporter.telemetry import Telemetry
 from clio_web.body import gzip_stream, reblock
 from clio_web.errors import WebConfigError
 from clio_web.logs import get_logger
 from clio_web.options import WebOptions
 
-FIXED_PATHS = ("/", "/probe", "/sd", "/landing.css", "/favicon.ico", "/-/healthy", "/-/ready", "/-/reload")
+RUNBOOKS = "/docs/runbooks.md"
+FIXED_PATHS = (
+    "/", "/probe", "/sd", "/landing.css", "/favicon.ico", "/-/healthy", "/-/ready", "/-/reload", RUNBOOKS,
+)  # fmt: skip
 """Paths that `--web.telemetry-path` cannot take."""
 
+MOST_ROWS = 200
+"""Nodes of a cluster that the landing page lists."""
+
+_CSP = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _log = get_logger(__name__)
 _HERE = Path(__file__).parent
 
@@ -54,6 +65,7 @@ def create_app(service: MetricsService, options: WebOptions, telemetry: Telemetr
     Raises WebConfigError when the telemetry path cannot be used.
     """
     telemetry_path = checked_telemetry_path(options.telemetry_path)
+    grafana_url = checked_url("--web.grafana-url", options.grafana_url)
     style = (_HERE / "landing.css").read_bytes()
     counts = telemetry or Telemetry()
     reload_lock = threading.Lock()
@@ -80,11 +92,14 @@ def create_app(service: MetricsService, options: WebOptions, telemetry: Telemetr
     def probe() -> Response:
         target = probe_target(request.args.getlist("target"))
         wanted, timeout = filters()
-        return exposition(lambda: service.probe(target, wanted, timeout))
+        debug = request.args.get("debug") == "true"
+        return exposition(lambda: service.probe(target, wanted, timeout), debug=debug)
 
-    def exposition(collect: Callable[[], Exposition]) -> Response:
-        """Collect within the limit of concurrent scrapes and stream the answer."""
+    def exposition(collect: Callable[[], Exposition], debug: bool = False) -> Response:
+        """Collect within the limit of concurrent scrapes and stream the answer; for people with `debug`."""
         openmetrics, content_type = exposition_format(request.headers.get("Accept"))
+        if debug:
+            openmetrics, content_type = False, "text/plain; charset=utf-8"
         if request.method == "HEAD":
             # Answered from the request alone: a health check must not cost every node a collection.
             return _vary(Response(content_type=content_type))
@@ -99,7 +114,9 @@ def create_app(service: MetricsService, options: WebOptions, telemetry: Telemetr
         once = _Once(counts.leave)
         try:
             # The first block is made before the status line is sent, so that a failure is still a 500.
-            blocks = reblock(collect().render(openmetrics))
+            collected = collect()
+            chunks = collected.render(openmetrics)
+            blocks = reblock(_explained(collected, chunks) if debug else chunks)
             first = next(blocks, b"")
         except BaseException:
             once()
@@ -126,12 +143,18 @@ def create_app(service: MetricsService, options: WebOptions, telemetry: Telemetr
         return _text("clio-exporter is not ready yet.\n", 503)
 
     def reload() -> Response:
+        if not options.enable_lifecycle:
+            return _text("reload by HTTP is off; start with --web.enable-lifecycle, or send SIGHUP\n", 403)
+        problem = foreign_request(dict(request.headers), options.allowed_hosts)
+        if problem is not None:
+            return _text(f"{problem}\n", 403)
         with reload_lock:
             try:
                 service.reload()
             except ConfigError as error:
+                # The answer has no details: they quote what stands in files and the environment.
                 _log.error("reload failed, the previous configuration stays in use", error=str(error))
-                return _text(f"reload failed, the previous configuration stays in use: {error}\n", 500)
+                return _text("reload failed, the previous configuration stays in use; see the log\n", 500)
         _log.info("configuration reloaded")
         return _text("configuration reloaded\n")
 
@@ -144,12 +167,19 @@ def create_app(service: MetricsService, options: WebOptions, telemetry: Telemetr
             nodes=sum(cluster.nodes for cluster in clusters),
             telemetry_path=telemetry_path,
             docs_url=options.docs_url,
+            lifecycle=options.enable_lifecycle,
+            grafana_url=grafana_url,
+            most_rows=MOST_ROWS,
             version=__version__,
             python=platform.python_version(),
         )
-        return Response(page, content_type="text/html; charset=utf-8")
+        return _page(page)
+
+    def runbooks() -> Response:
+        return _page(render_template("runbooks.html", sections=sections(sources.text("runbooks.md"))))
 
     route("/", landing, "GET")
+    route(RUNBOOKS, runbooks, "GET")
     route(telemetry_path, metrics, "GET")
     route("/probe", probe, "GET")
     route("/sd", service_discovery, "GET")
@@ -188,8 +218,11 @@ def create_app(service: MetricsService, options: WebOptions, telemetry: Telemetr
         )
 
     @app.before_request
-    def note_route() -> None:
+    def note_route() -> Response | None:
         g.handler = request.url_rule.rule if request.url_rule is not None else "other"
+        if options.allowed_hosts and not host_allowed(request.headers.get("Host", ""), options.allowed_hosts):
+            return _text("this service is not called so; see --web.allowed-host\n", 421)
+        return None
 
     @app.after_request
     def finish(answer: Response) -> Response:
@@ -219,6 +252,13 @@ def checked_telemetry_path(path: str) -> str:
     return path
 
 
+def checked_url(flag: str, url: str) -> str:
+    """The address if pages can link to it, without a slash at its end. Raises WebConfigError."""
+    if url and not re.fullmatch(r"https?://[^\s\"'<>]+", url):
+        raise WebConfigError(flag, f"{url!r} is no address", "Give one like http://grafana.example:3000")
+    return url.rstrip("/")
+
+
 class _Once:
     """Calls a function the first time only: a response can be closed more than once."""
 
@@ -240,6 +280,20 @@ def _guarded(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
         request_id = uuid.uuid4().hex[:12]
         _log.error("an exposition failed while it was sent", request_id=request_id, exc_info=error)
         raise ResponseAborted(f"exposition failed, request id {request_id}") from error
+
+
+def _explained(collected: Exposition, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """What was asked and how it went, then the metrics."""
+    yield "".join(f"{line}\n" for line in collected.report()).encode()
+    yield b"\nMetrics:\n"
+    yield from chunks
+
+
+def _page(text: str) -> Response:
+    answer = Response(text, content_type="text/html; charset=utf-8")
+    answer.headers["Content-Security-Policy"] = _CSP
+    answer.headers["Referrer-Policy"] = "no-referrer"
+    return answer
 
 
 def _text(text: str, status: int = 200) -> Response:

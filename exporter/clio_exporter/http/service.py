@@ -12,17 +12,30 @@ from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
+class NodeState:
+    """A node as the landing page shows it; `state` is up, down or unknown, `reason` why it is down."""
+
+    node_id: int
+    target: str
+    state: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class ClusterSummary:
     """One configured cluster, as the landing page shows it.
 
     `up` is the number of nodes that answered the latest collection, None when there was none yet.
-    `source` says where the membership comes from (a hostfile's path, the runtime, a setting).
+    `source` says where the membership comes from (a hostfile's path, the runtime, a setting). `states`
+    are its nodes, those that are down first; `label` is its name in metrics, empty when it has none.
     """
 
     name: str
     nodes: int
     up: int | None
     source: str
+    label: str = ""
+    states: tuple[NodeState, ...] = ()
 
 
 class Exposition(Protocol):
@@ -30,6 +43,10 @@ class Exposition(Protocol):
 
     def render(self, openmetrics: bool) -> Iterator[bytes]:
         """Yield the exposition text in chunks: OpenMetrics if asked, else Prometheus text 0.0.4."""
+        ...
+
+    def report(self) -> Iterator[str]:
+        """Yield lines for people: who was asked, what came back and how long it took."""
         ...
 
 

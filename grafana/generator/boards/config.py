@@ -34,7 +34,7 @@ def _totals() -> list[Tile]:
         number(
             "Settings",
             "Different paths in the runtimes' configuration files (clio_config_info).",
-            f"count(count by (cluster, path) (clio_config_info{{{CLUSTER}}}))",
+            f"count(max by (cluster, path) (clio_config_info{{{CLUSTER}}}))",
             width=5,
             decimals=0,
             empty=_EMPTY,
@@ -43,8 +43,8 @@ def _totals() -> list[Tile]:
             "Settings that differ",
             "Paths that do not have the same value on all nodes (clio_config_info). Paths, ports and names of "
             "the node itself differ rightly; what else does is listed below.",
-            f"count(count by (cluster, path) (count by (cluster, path, value) (clio_config_info{{{CLUSTER}}})) > 1) "
-            f"or 0 * count(clio_config_info{{{CLUSTER}}})",
+            f"count(count by (cluster, path) (max by (cluster, path, value) (clio_config_info{{{CLUSTER}}})) > 1) "
+            f"or 0 * max(clio_config_info{{{CLUSTER}}})",
             band=thresholds.ANY_IS_WORTH_A_LOOK,
             width=5,
             decimals=0,
@@ -52,9 +52,9 @@ def _totals() -> list[Tile]:
         ),
         number(
             "Different files",
-            "Different contents among the configuration files of a cluster, the most of any cluster "
-            "(clio_config_digest_info). 1 means all nodes read the same.",
-            f"max(count by (cluster) (count by (cluster, sha256) (clio_config_digest_info{{{CLUSTER}}})))",
+            "Different contents among the configuration files of a cluster, the most of any cluster, without what is "
+            "each node's own (clio_config_digest_info). 1 means all nodes are configured alike.",
+            f"max(count by (cluster) (max by (cluster, sha256) (clio_config_digest_info{{{CLUSTER}}})))",
             band=thresholds.SEVERAL_FILES,
             width=5,
             decimals=0,
@@ -64,7 +64,7 @@ def _totals() -> list[Tile]:
             "Unreadable files",
             "Configuration files that the exporter could not read (clio_config_load_success = 0). Anything "
             "but 0 is bad.",
-            f"sum(1 - clio_config_load_success{{{CLUSTER}}})",
+            f"sum(1 - max by ({KEYS}, file) (clio_config_load_success{{{CLUSTER}}}))",
             band=thresholds.ANY_IS_BAD,
             width=4,
             decimals=0,
@@ -74,7 +74,7 @@ def _totals() -> list[Tile]:
             "Nodes to restart",
             "Nodes whose file was changed after their runtime started, which reads it only then "
             "(clio_config_modified_timestamp_seconds, clio_node_start_time_seconds).",
-            f"count({_changed_since_start()}) or 0 * count(clio_config_load_success{{{CLUSTER}}})",
+            f"count({_changed_since_start()}) or 0 * max(clio_config_load_success{{{CLUSTER}}})",
             band=thresholds.ANY_IS_WORTH_A_LOOK,
             width=5,
             decimals=0,
@@ -93,7 +93,7 @@ def _changed_since_start() -> str:
 
 def _values() -> Tile:
     def where(label: str) -> str:
-        return f'clio_config_info{{{CLUSTER}, {label}=~"(?i).*$filter.*"}}'
+        return f'max by ({KEYS}, path, value) (clio_config_info{{{CLUSTER}, {label}=~"(?i).*$filter.*"}})'
 
     return rows(
         "Active configuration",
@@ -114,9 +114,7 @@ def _values() -> Tile:
 
 
 def _differences() -> Tile:
-    several = (
-        f"count by (cluster, path) (count by (cluster, path, value) (clio_config_info{{{CLUSTER}}})) > 1"
-    )
+    several = f"count by (cluster, path) (max by (cluster, path, value) (clio_config_info{{{CLUSTER}}})) > 1"
     return rows(
         "Differences between nodes",
         "Settings that have more than one value within a cluster, with the node of each value "

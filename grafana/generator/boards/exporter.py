@@ -160,8 +160,9 @@ def _nodes() -> list[Tile]:
     return [
         lines(
             "Slowest nodes",
-            f"The {FEW} nodes that took longest to answer, or to fail (clio_node_probe_duration_seconds). From "
-            "1 s it wants a look; at 3 s, unless configured, the exporter gives up.",
+            f"The {FEW} nodes that took longest to answer all questions of a scrape, or to fail "
+            "(clio_node_probe_duration_seconds). From 1 s it wants a look; at 3 s, unless configured, the "
+            "exporter gives up.",
             [
                 Query(
                     f"topk({FEW}, {per_node('clio_node_probe_duration_seconds', CLUSTER)})",
@@ -169,7 +170,7 @@ def _nodes() -> list[Tile]:
                 )
             ],
             unit="s",
-            band=thresholds.ROUND_TRIP,
+            band=thresholds.ALL_ANSWERS,
             show_band=False,
             width=12,
         ),

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from grafana.generator import links, thresholds, variables
+from grafana.generator.annotations import actions
 from grafana.generator.board import Board
 from grafana.generator.panels import Column, Query, Section, Tile, graph, lines, number, rows, states, tiles
-from grafana.generator.queries import CLUSTER, FEW, KEYS, linkable, per_node, severity, status
+from grafana.generator.queries import (
+    CLUSTER,
+    FEW,
+    IN_BLOCK,
+    KEYS,
+    linkable,
+    named,
+    per_device,
+    per_node,
+    per_worker,
+    round_trip,
+    severity,
+    status,
+)
 
 _NO_RULES = "Recording rules not loaded"
 _YOUNG = "No data that old yet"
@@ -18,7 +32,8 @@ def board() -> Board:
     return Board(
         uid="clio-health",
         question="How well are the clusters, compared with an hour and a day ago, and what pulls them down.",
-        variables=[variables.cluster()],
+        variables=[variables.cluster(), variables.blocks(CLUSTER)],
+        annotations=[actions(CLUSTER)],
         span="now-1h",
         sections=[
             Section("", [*_scores(), *_hardware()]),
@@ -88,7 +103,7 @@ def _scores() -> list[Tile]:
         number(
             "Workers",
             "Worker threads that run (clio_worker_running).",
-            f"sum(max by ({KEYS}, worker_id) (clio_worker_running{{{CLUSTER}}}))",
+            f"sum({per_worker('clio_worker_running', CLUSTER)})",
             width=3,
             decimals=0,
         ),
@@ -140,14 +155,14 @@ def _hardware() -> list[Tile]:
         total(
             "Storage",
             "Size of all block devices (clio_bdev_capacity_bytes).",
-            f"sum(clio_bdev_capacity_bytes{{{CLUSTER}}})",
+            f"sum({per_device('clio_bdev_capacity_bytes', CLUSTER)})",
             "bytes",
             "No block device reports",
         ),
         total(
             "Storage free",
             "Bytes of all block devices that are not allocated (clio_bdev_free_bytes).",
-            f"sum(clio_bdev_free_bytes{{{CLUSTER}}})",
+            f"sum({per_device('clio_bdev_free_bytes', CLUSTER)})",
             "bytes",
             "No block device reports",
         ),
@@ -216,7 +231,7 @@ def _clusters() -> Tile:
         ],
         sort="Score",
         descending=False,
-        height=6,
+        height=5,
         empty=_NO_RULES,
     )
 
@@ -324,7 +339,9 @@ def _load() -> list[Tile]:
 
 
 def _connectivity() -> list[Tile]:
-    slow = f"topk({4 * FEW}, {per_node('clio_node_probe_duration_seconds', CLUSTER)})"
+    # Of a node that is down: how long the exporter waited for it.
+    took = f"({round_trip(CLUSTER)} or {per_node('clio_node_probe_duration_seconds', CLUSTER)})"
+    slow = f"topk({4 * FEW}, {took})"
     identified = f'label_join({linkable(slow)}, "id", "/", "cluster", "node_id")'
     milliseconds = (
         'count_values by (cluster, node_id, hostname, id) ("mainstat", '
@@ -343,7 +360,7 @@ def _connectivity() -> list[Tile]:
             coloured("orange", "== 2"),
             coloured("purple", "== 1"),
             coloured("red", "== 0"),
-            'label_replace(label_replace(0 * count(clio_node_up), "id", "exporter", "", ""), '
+            'label_replace(label_replace(0 * max(clio_node_up), "id", "exporter", "", ""), '
             '"title", "exporter", "", "")',
         ]
     )
@@ -353,13 +370,10 @@ def _connectivity() -> list[Tile]:
     )
     return [
         tiles(
-            "Round trip by node",
-            "Time each node that is up took to answer everything a scrape asks "
-            "(clio_node_probe_duration_seconds). Orange from 1 s, red from 3 s, when the exporter gives up. Click a tile for the node.",
-            linkable(
-                f"{per_node('clio_node_probe_duration_seconds', CLUSTER)} "
-                f"and on ({KEYS}) ({per_node('clio_node_up', CLUSTER)} == 1)"
-            ),
+            "Round trip, nodes $block",
+            "Time of one small question to each node that is up (clio_node_round_trip_seconds). Orange from half "
+            "a second, red from 3 s, when the exporter gives up. Click a tile for the node.",
+            named(round_trip(f"{CLUSTER}, {IN_BLOCK}"), CLUSTER),
             unit="s",
             band=thresholds.ROUND_TRIP,
             links=[links.node_from_row()],
@@ -367,29 +381,24 @@ def _connectivity() -> list[Tile]:
         graph(
             "Connectivity map",
             f"The exporter and the {4 * FEW} slowest nodes, with the round-trip time in the circle: green up, "
-            "orange not well, purple hung, red down (clio_node_probe_duration_seconds, clio_node_up).",
+            "orange not well, purple hung, red down. Of a node that is down it is how long the exporter waited "
+            "(clio_node_round_trip_seconds, clio_node_probe_duration_seconds, clio_node_up).",
             f'label_replace({nodes}, "mainstat", "$1 ms", "mainstat", "(.+)")',
             edges,
             unit="s",
         ),
         lines(
             "Round trip over time",
-            "Median, 95th percentile and slowest of the nodes' round trips (clio_node_probe_duration_seconds). "
-            "The slowest at the probe's time-out means that a node hangs.",
+            "Median, 95th percentile and slowest of the nodes' round trips: the time of one small question "
+            "(clio_node_round_trip_seconds); and the slowest node's time for all questions of a scrape "
+            "(clio_node_probe_duration_seconds). The last at the exporter's time-out means that a node hangs.",
             [
-                Query(
-                    f"quantile(0.5, {per_node('clio_node_probe_duration_seconds', CLUSTER)})",
-                    "median",
-                    "blue",
-                ),
-                Query(
-                    f"quantile(0.95, {per_node('clio_node_probe_duration_seconds', CLUSTER)})",
-                    "95 % of the nodes are faster",
-                    "purple",
-                ),
+                Query(f"quantile(0.5, {round_trip(CLUSTER)})", "median", "blue"),
+                Query(f"quantile(0.95, {round_trip(CLUSTER)})", "95 % of the nodes are faster", "purple"),
+                Query(f"max({round_trip(CLUSTER)})", "slowest", thresholds.IDLE),
                 Query(
                     f"max({per_node('clio_node_probe_duration_seconds', CLUSTER)})",
-                    "slowest",
+                    "slowest, all questions",
                     thresholds.IDLE,
                     dashed=True,
                 ),

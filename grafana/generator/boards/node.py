@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from grafana.generator import links, thresholds, variables
-from grafana.generator.annotations import restarts
+from grafana.generator.annotations import actions, restarts
 from grafana.generator.board import Board
 from grafana.generator.panels import Column, Query, Section, Tile, lines, number, rows, states
 from grafana.generator.queries import (
     BDEV_KEYS,
-    BUSY_TURNS,
-    KEYS,
     NODE,
     actionable,
     address,
+    per_device,
     per_node,
+    per_worker,
     rate,
+    round_trip,
     status_with_leader,
+    work,
 )
 
 _NO_GPU = "No GPU reported"
@@ -27,12 +31,13 @@ def board(control_api: str) -> Board:
         uid="clio-node",
         question="Everything about one node: is it well, what do its workers and devices do.",
         variables=[variables.cluster(), variables.one_node(), variables.control_api(control_api)],
-        annotations=[restarts(NODE)],
+        annotations=[restarts(NODE), actions(NODE)],
         sections=[
             Section("", _identity()),
             Section("Workers", _workers()),
-            Section("Processor, memory and GPU", _system()),
+            Section("Processor and memory", _system()),
             Section("Block devices", _devices()),
+            Section("GPUs", _gpus(), collapsed=True),
         ],
     )
 
@@ -94,10 +99,9 @@ def _identity() -> list[Tile]:
         ),
         number(
             "Round trip",
-            "Time the node took to answer everything the last scrape asked "
-            "(clio_node_probe_duration_seconds). From 1 s it wants a look; at 3 s, unless configured, the exporter gives up.",
-            f"{per_node('clio_node_probe_duration_seconds', NODE)} "
-            f"and on ({KEYS}) ({per_node('clio_node_up', NODE)} == 1)",
+            "Time of one small question, asked alone (clio_node_round_trip_seconds). From half a second it wants "
+            "a look; at 3 s, unless configured, the exporter gives up.",
+            round_trip(NODE),
             unit="s",
             band=thresholds.ROUND_TRIP,
             width=3,
@@ -122,11 +126,6 @@ def _identity() -> list[Tile]:
 
 
 def _workers() -> list[Tile]:
-    worker = "cluster, node_id, hostname, worker_id"
-
-    def of_worker(metric: str) -> str:
-        return f"max by ({worker}) ({metric}{{{NODE}}})"
-
     def over_time(title: str, text: str, expr: str, unit: str = "short", decimals: int | None = None) -> Tile:
         return lines(
             title,
@@ -142,92 +141,93 @@ def _workers() -> list[Tile]:
         rows(
             "Workers now",
             "Each worker thread of the runtime (clio_worker_*). Bad: one that is stopped, or that has tasks "
-            "waiting and executes none. Load is the CPU time that its tasks in hand will need by the learned "
-            "cost models. Busy is a worker at most ten idle turns after its last work.",
+            "waiting and executes none. Tasks a second are those beyond what the exporter's questions cause "
+            "(clio_node_questions_total). Load is the CPU time that its tasks in hand will need by the learned "
+            "cost models.",
             [
-                of_worker("clio_worker_running"),
-                f"{of_worker('clio_worker_idle_iterations')} <= bool {BUSY_TURNS}",
-                of_worker("clio_worker_queued_tasks"),
-                of_worker("clio_worker_blocked_tasks"),
-                of_worker("clio_worker_periodic_tasks"),
-                of_worker("clio_worker_retry_tasks"),
-                f"max by ({worker}) ({rate('clio_worker_tasks_processed_total')})",
-                of_worker("clio_worker_load"),
-                of_worker("clio_worker_suspend_period_seconds"),
+                per_worker("clio_worker_running"),
+                per_worker("clio_worker_queued_tasks"),
+                per_worker("clio_worker_blocked_tasks"),
+                per_worker("clio_worker_periodic_tasks"),
+                per_worker("clio_worker_retry_tasks"),
+                work(NODE),
+                per_worker("clio_worker_load"),
+                per_worker("clio_worker_suspend_period_seconds"),
             ],
             [
                 Column("worker_id", "Worker", width=75),
                 Column("A", "Runs", width=60, cell="colour", mapping=thresholds.YES_NO),
-                Column("B", "Busy", width=60, cell="colour", mapping=thresholds.YES_NO),
-                Column("C", "Queued", "short", 70, "colour", thresholds.QUEUED),
-                Column("D", "Blocked", "short", 70),
-                Column("E", "Periodic", "short", 70),
-                Column("F", "Retrying", "short", 75, "colour", thresholds.ANY_IS_WORTH_A_LOOK),
-                Column("G", "Tasks/s", "short", 90),
-                Column("H", "Load", "s", 80),
-                Column("I", "Idle sleep", "s", 85),
+                Column("B", "Queued", "short", 75, "colour", thresholds.QUEUED),
+                Column("C", "Blocked", "short", 75),
+                Column("D", "Periodic", "short", 75),
+                Column("E", "Retrying", "short", 80, "colour", thresholds.ANY_IS_WORTH_A_LOOK),
+                Column("F", "Tasks/s", "short", 95, decimals=0),
+                Column("G", "Load", "s", 85),
+                Column("H", "Idle sleep", "s", 90),
                 *(Column(name, name, hidden=True) for name in ("cluster", "node_id", "hostname")),
             ],
             sort="Worker",
             descending=False,
             width=14,
-            height=9,
+            height=7,
             empty="Node reports no workers",
         ),
         states(
             "Who ran when",
-            "For every worker: busy when it was asked (at most ten idle turns since its last work), idle, stuck "
-            "(10 minutes with work and none of it completed), or stopped (clio_worker_idle_iterations, "
-            "worker:clio_worker_stuck:bool10m, clio_worker_running). Stuck and stopped are bad.",
-            [Query(worker_states(NODE, worker), "worker {{worker_id}}")],
+            WHO_RAN_WHEN,
+            [Query(worker_states(NODE), "worker {{worker_id}}")],
             thresholds.WORKER_STATE,
             width=10,
-            height=9,
+            height=7,
             empty="Node reports no workers",
         ),
         over_time(
             "Tasks queued",
             "Tasks waiting in each worker's queue (clio_worker_queued_tasks). Bad when it grows.",
-            of_worker("clio_worker_queued_tasks"),
+            per_worker("clio_worker_queued_tasks"),
             decimals=0,
         ),
         over_time(
             "Tasks blocked",
             "Tasks of each worker that wait for others (clio_worker_blocked_tasks). Bad when it stays up while "
             "nothing is executed.",
-            of_worker("clio_worker_blocked_tasks"),
+            per_worker("clio_worker_blocked_tasks"),
             decimals=0,
         ),
         over_time(
             "Tasks executed",
-            "Tasks each worker completes a second (clio_worker_tasks_processed_total).",
-            f"max by ({worker}) ({rate('clio_worker_tasks_processed_total')})",
+            "Tasks each worker completes a second, the runtime's own periodic ones and those of scrapes included "
+            "(clio_worker_tasks_processed_total).",
+            rate("clio_worker_tasks_processed_total"),
             "ops",
         ),
         over_time(
             "Load",
             "CPU seconds that the tasks in hand of each worker will need, by the learned cost models "
-            "(clio_worker_load). Bad when one worker has much more than the others. Rounding in the runtime can "
-            "leave an idle worker a little below 0.",
-            of_worker("clio_worker_load"),
+            "(clio_worker_load). Bad when one worker has much more than the others.",
+            per_worker("clio_worker_load"),
             "s",
         ),
     ]
 
 
-def worker_states(matchers: str, keys: str) -> str:
-    """0 idle, 1 busy, 2 stuck, 3 stopped; one value a worker.
+WHO_RAN_WHEN: Final = (
+    "How many tasks a second every worker completed, by tens, without those that the exporter's questions cause "
+    "(clio_worker_tasks_processed_total, clio_node_questions_total). The runtime's own periodic tasks count: on "
+    "an idle node too one worker looks at the network thousands of times a second. Bad: stuck (10 minutes with "
+    "work and none of it completed, worker:clio_worker_stuck:bool10m) and stopped (clio_worker_running)."
+)
 
-    Not by clio_worker_active: the queries of a scrape make idle workers active.
+
+def worker_states(matchers: str) -> str:
+    """0 for at most one task a second, 1 to 4 by tens (4 has no end), 5 stuck, 6 stopped; one value a worker.
+
+    From counters: what a worker does at the moment of a scrape, the scrape itself has caused.
     """
-
-    def of(metric: str) -> str:
-        return f"max by ({keys}) ({metric}{{{matchers}}})"
-
-    stopped = f"3 * ({of('clio_worker_running')} == bool 0) > 0"
-    stuck = f"2 * {of('worker:clio_worker_stuck:bool10m')} > 0"
-    busy = f"{of('clio_worker_idle_iterations')} <= bool {BUSY_TURNS}"
-    return f"({stopped}) or ({stuck}) or ({busy})"
+    stopped = f"6 * ({per_worker('clio_worker_running', matchers)} == bool 0) > 0"
+    stuck = f"5 * {per_worker('worker:clio_worker_stuck:bool10m', matchers)} > 0"
+    tens = f"clamp(ceil(log10(clamp_min({work(matchers)}, 0.1))), 0, 4)"
+    return f"({stopped}) or ({stuck}) or {tens}"
 
 
 def _system() -> list[Tile]:
@@ -273,6 +273,11 @@ def _system() -> list[Tile]:
             unit="bytes",
             empty="Node is down",
         ),
+    ]
+
+
+def _gpus() -> list[Tile]:
+    return [
         lines(
             "GPU",
             "Use of the node's GPUs, and the highest second of the peak window "
@@ -309,37 +314,32 @@ def _system() -> list[Tile]:
 
 
 def _devices() -> list[Tile]:
-    def device(metric: str) -> str:
-        return f"max by ({BDEV_KEYS}) ({metric}{{{NODE}}})"
-
-    def device_rate(metric: str) -> str:
-        return f"max by ({BDEV_KEYS}) ({rate(metric)})"
-
     none = "Node reports no block device"
     return [
         rows(
             "Block devices now",
             "Each block device of the node: kind, size, share allocated, traffic, what the runtime's learned "
             "model says of its speed (before any I/O the model's default, not a measurement), and when it is "
-            "predicted to fail (clio_bdev_*). Over 90 % allocated wants a look, and so does a failure predicted within 30 days.",
+            "predicted to fail (clio_bdev_*). Runtimes do not count what devices in memory read and write. Over "
+            "90 % allocated wants a look, and so does a failure predicted within 30 days.",
             [
                 f"max by ({BDEV_KEYS}, type) (clio_bdev_info{{{NODE}}})",
-                device("clio_bdev_capacity_bytes"),
-                f"1 - {device('clio_bdev_free_bytes')} / ({device('clio_bdev_capacity_bytes')} > 0)",
-                device_rate("clio_bdev_read_bytes_total"),
-                device_rate("clio_bdev_written_bytes_total"),
-                device("clio_bdev_read_latency_seconds"),
-                device("clio_bdev_write_latency_seconds"),
-                device("clio_bdev_iops"),
-                device("clio_bdev_predicted_time_to_live_seconds"),
+                per_device("clio_bdev_capacity_bytes"),
+                f"1 - {per_device('clio_bdev_free_bytes')} / ({per_device('clio_bdev_capacity_bytes')} > 0)",
+                rate("clio_bdev_read_bytes_total"),
+                rate("clio_bdev_written_bytes_total"),
+                per_device("clio_bdev_read_latency_seconds"),
+                per_device("clio_bdev_write_latency_seconds"),
+                per_device("clio_bdev_iops"),
+                per_device("clio_bdev_predicted_time_to_live_seconds"),
             ],
             [
                 Column("pool_name", "Device"),
                 Column("type", "Kind", width=70),
                 Column("B", "Size", "bytes", 90),
                 Column("C", "Used", "percentunit", 150, "gauge", thresholds.STORAGE_USED, low=0, high=1),
-                Column("D", "Read", "binBps", 100),
-                Column("E", "Written", "binBps", 100),
+                Column("D", "Read", "binBps", 100, absent="not counted"),
+                Column("E", "Written", "binBps", 100, absent="not counted"),
                 Column("F", "1 MiB read", "s", 100),
                 Column("G", "1 MiB write", "s", 100),
                 Column("H", "Expected IOPS", "short", 125),
@@ -358,27 +358,28 @@ def _devices() -> list[Tile]:
                 (
                     "Throughput",
                     "Bytes a second read from (up) and written to (down) each device "
-                    "(clio_bdev_read_bytes_total, clio_bdev_written_bytes_total).",
+                    "(clio_bdev_read_bytes_total, clio_bdev_written_bytes_total). Devices in memory are not counted "
+                    "by the runtime.",
                     "binBps",
                     None,
                     None,
                     None,
                     [
-                        Query(device_rate("clio_bdev_read_bytes_total"), "read {{pool_name}}"),
-                        Query(f"-{device_rate('clio_bdev_written_bytes_total')}", "written {{pool_name}}"),
+                        Query(rate("clio_bdev_read_bytes_total"), "read {{pool_name}}"),
+                        Query(f"-{rate('clio_bdev_written_bytes_total')}", "written {{pool_name}}"),
                     ],
                 ),
                 (
                     "I/O operations",
                     "Reads (up) and writes (down) a second of each device (clio_bdev_reads_total, "
-                    "clio_bdev_writes_total).",
+                    "clio_bdev_writes_total). Devices in memory are not counted by the runtime.",
                     "iops",
                     None,
                     None,
                     None,
                     [
-                        Query(device_rate("clio_bdev_reads_total"), "reads {{pool_name}}"),
-                        Query(f"-{device_rate('clio_bdev_writes_total')}", "writes {{pool_name}}"),
+                        Query(rate("clio_bdev_reads_total"), "reads {{pool_name}}"),
+                        Query(f"-{rate('clio_bdev_writes_total')}", "writes {{pool_name}}"),
                     ],
                 ),
                 (
@@ -391,8 +392,8 @@ def _devices() -> list[Tile]:
                     None,
                     None,
                     [
-                        Query(device("clio_bdev_read_latency_seconds"), "read {{pool_name}}"),
-                        Query(device("clio_bdev_write_latency_seconds"), "write {{pool_name}}"),
+                        Query(per_device("clio_bdev_read_latency_seconds"), "read {{pool_name}}"),
+                        Query(per_device("clio_bdev_write_latency_seconds"), "write {{pool_name}}"),
                     ],
                 ),
                 (
@@ -405,8 +406,8 @@ def _devices() -> list[Tile]:
                     thresholds.STORAGE_USED,
                     [
                         Query(
-                            f"1 - {device('clio_bdev_free_bytes')} "
-                            f"/ ({device('clio_bdev_capacity_bytes')} > 0)",
+                            f"1 - {per_device('clio_bdev_free_bytes')} "
+                            f"/ ({per_device('clio_bdev_capacity_bytes')} > 0)",
                             "{{pool_name}}",
                         )
                     ],

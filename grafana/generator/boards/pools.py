@@ -27,7 +27,7 @@ def board() -> Board:
 
 
 def _totals() -> list[Tile]:
-    pools = f"count by (cluster, pool_id, pool_name) (clio_pool_info{{{NODE}}})"
+    pools = f"max by (cluster, pool_id, pool_name) (clio_pool_info{{{NODE}}})"
     return [
         number(
             "Pools",
@@ -39,7 +39,7 @@ def _totals() -> list[Tile]:
         number(
             "Modules",
             "Different modules those pools are made of (clio_pool_info).",
-            f"count(count by (module) (clio_pool_info{{{NODE}}}))",
+            f"count(max by (module) (clio_pool_info{{{NODE}}}))",
             width=4,
             decimals=0,
         ),
@@ -56,7 +56,7 @@ def _totals() -> list[Tile]:
             "clio_pool_info). Anything but 0 is bad: creating the pool failed.",
             f"count(max by (cluster, pool_id) (clio_composed_pool_info{{{CLUSTER}}}) "
             f"unless on (cluster, pool_id) clio_pool_info{{{CLUSTER}}}) "
-            f"or 0 * count(clio_composed_pool_info{{{CLUSTER}}})",
+            f"or 0 * max(clio_composed_pool_info{{{CLUSTER}}})",
             band=thresholds.ANY_IS_BAD,
             width=4,
             decimals=0,
@@ -215,7 +215,8 @@ def _statistics() -> list[Tile]:
             "Numbers that modules report by their own names, summed over the selected nodes "
             "(clio_module_stat). The runtime's own modules report none besides those above.",
             [
-                f"sum by (module, pool_name, stat) (clio_module_stat{{{NODE}}})",
+                f"sum by (module, pool_name, stat) "
+                f"(max by ({BDEV_KEYS}, module, stat) (clio_module_stat{{{NODE}}}))",
             ],
             [
                 Column("module", "Module", width=200),

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from grafana.generator import thresholds, variables
+from grafana.generator.annotations import actions
 from grafana.generator.board import Board
-from grafana.generator.boards.node import worker_states
+from grafana.generator.boards.node import WHO_RAN_WHEN, worker_states
 from grafana.generator.panels import Column, Query, Section, Tile, lines, number, rows, states
-from grafana.generator.queries import BUSIEST, KEYS, NODE, rate
+from grafana.generator.queries import BDEV_KEYS, BUSIEST, KEYS, NODE, per_device, per_worker, rate
 
-_WORKER = "cluster, node_id, hostname, worker_id"
 _NONE = "No workers reported"
 _NO_MODELS = "No cost model has learned yet"
+_NO_COST = "Needs the exporter's --collector.cost"
 
 
 def board() -> Board:
     """The dashboard."""
     busiest = (
-        f"sum by ({KEYS}) (clio_worker_queued_tasks{{{NODE}}} + clio_worker_blocked_tasks{{{NODE}}}) "
-        f"+ sum by ({KEYS}) (rate(clio_worker_tasks_processed_total{{{NODE}}}[5m])) / 1e6"
+        f"sum by ({KEYS}) ({per_worker('clio_worker_queued_tasks')} "
+        f"+ {per_worker('clio_worker_blocked_tasks')}) "
+        f"+ sum by ({KEYS}) ({rate('clio_worker_tasks_processed_total', window='5m')}) / 1e6"
     )
     return Board(
         uid="clio-scheduler",
@@ -27,11 +29,13 @@ def board() -> Board:
             variables.node(),
             variables.busiest(busiest, "Nodes with most tasks waiting, then with most tasks executed."),
         ],
+        annotations=[actions(NODE)],
         sections=[
             Section("", _totals()),
             Section("Saturation", _saturation()),
             Section("Workers of the busiest nodes", _workers()),
-            Section("Cost models", _models()),
+            Section("Cost models", _errors()),
+            Section("Cost models of each method (--collector.cost)", _models(), collapsed=True),
         ],
     )
 
@@ -41,7 +45,7 @@ def _totals() -> list[Tile]:
         number(
             "Workers",
             "Worker threads that run on the selected nodes (clio_worker_running).",
-            f"sum(max by ({_WORKER}) (clio_worker_running{{{NODE}}}))",
+            f"sum({per_worker('clio_worker_running')})",
             width=4,
             decimals=0,
             empty=_NONE,
@@ -71,7 +75,7 @@ def _totals() -> list[Tile]:
         number(
             "Tasks queued",
             "Tasks in the workers' queues (clio_worker_queued_tasks).",
-            f"sum(max by ({_WORKER}) (clio_worker_queued_tasks{{{NODE}}}))",
+            f"sum({per_worker('clio_worker_queued_tasks')})",
             width=4,
             trend=True,
             decimals=0,
@@ -80,7 +84,7 @@ def _totals() -> list[Tile]:
         number(
             "Tasks blocked",
             "Tasks that wait for others (clio_worker_blocked_tasks). Bad when it stays up and nothing runs.",
-            f"sum(max by ({_WORKER}) (clio_worker_blocked_tasks{{{NODE}}}))",
+            f"sum({per_worker('clio_worker_blocked_tasks')})",
             width=4,
             trend=True,
             decimals=0,
@@ -125,9 +129,9 @@ def _saturation() -> list[Tile]:
             "and the worker threads there are to do it (clio_worker_running, right). Load far above the number "
             "of workers means more than a second of work for each.",
             [
-                Query(f"sum(max by ({_WORKER}) (clio_worker_load{{{NODE}}}))", "load", "blue"),
+                Query(f"sum({per_worker('clio_worker_load')})", "load", "blue"),
                 Query(
-                    f"sum(max by ({_WORKER}) (clio_worker_running{{{NODE}}}))",
+                    f"sum({per_worker('clio_worker_running')})",
                     "workers",
                     thresholds.IDLE,
                     unit="none",
@@ -143,8 +147,8 @@ def _saturation() -> list[Tile]:
             "clio_worker_blocked_tasks). Bad when one node grows and the others do not.",
             [
                 Query(
-                    f"sum by ({KEYS}) (clio_worker_queued_tasks{{{BUSIEST}}} "
-                    f"+ clio_worker_blocked_tasks{{{BUSIEST}}})",
+                    f"sum by ({KEYS}) ({per_worker('clio_worker_queued_tasks', BUSIEST)} "
+                    f"+ {per_worker('clio_worker_blocked_tasks', BUSIEST)})",
                     "node {{node_id}} ({{hostname}})",
                 )
             ],
@@ -157,7 +161,7 @@ def _saturation() -> list[Tile]:
             "(clio_worker_running). A node whose line ends is down.",
             [
                 Query(
-                    f"sum by ({KEYS}) (max by ({_WORKER}) (clio_worker_running{{{BUSIEST}}}))",
+                    f"sum by ({KEYS}) ({per_worker('clio_worker_running', BUSIEST)})",
                     "node {{node_id}} ({{hostname}})",
                 )
             ],
@@ -168,17 +172,11 @@ def _saturation() -> list[Tile]:
 
 
 def _workers() -> list[Tile]:
-    def of_worker(metric: str) -> str:
-        return f"max by ({_WORKER}) ({metric}{{{BUSIEST}}})"
-
     return [
         states(
             "Who ran when",
-            "For every worker of the busiest nodes: busy when it was asked (at most ten idle turns since its "
-            "last work), idle, stuck (10 minutes with work and none of it completed), or stopped "
-            "(clio_worker_idle_iterations, worker:clio_worker_stuck:bool10m, clio_worker_running). Stuck and "
-            "stopped are bad.",
-            [Query(worker_states(BUSIEST, _WORKER), "{{node_id}} / {{worker_id}}")],
+            f"Of the busiest nodes, named node / worker. {WHO_RAN_WHEN}",
+            [Query(worker_states(BUSIEST), "{{node_id}} / {{worker_id}}")],
             thresholds.WORKER_STATE,
             height=12,
             empty=_NONE,
@@ -187,7 +185,7 @@ def _workers() -> list[Tile]:
             lines(
                 title,
                 text,
-                [Query(of_worker(metric), "{{node_id}} / {{worker_id}}")],
+                [Query(per_worker(metric, BUSIEST), "{{node_id}} / {{worker_id}}")],
                 decimals=0,
                 empty=_NONE,
             )
@@ -209,11 +207,32 @@ def _workers() -> list[Tile]:
     ]
 
 
+def _errors() -> list[Tile]:
+    return [
+        lines(
+            "Error of the cost models",
+            "How far the learned CPU costs of the eight worst pools are off: median of a pool's methods, mean of "
+            "the selected nodes (clio_pool_cost_error_ratio). Rising means that the work changes faster than the "
+            "models learn.",
+            [
+                Query(
+                    f"topk(8, avg by (pool_name) ({per_device('clio_pool_cost_error_ratio')}))",
+                    "{{pool_name}}",
+                )
+            ],
+            unit="percentunit",
+            band=thresholds.COST_ERROR,
+            width=24,
+            empty=_NO_MODELS,
+        )
+    ]
+
+
 def _models() -> list[Tile]:
     keys = "pool_name, method, model"
 
     def learned(metric: str) -> str:
-        return f"avg by ({keys}) ({metric}{{{NODE}}})"
+        return f"max by ({BDEV_KEYS}, method, model) ({metric}{{{NODE}}})"
 
     return [
         rows(
@@ -223,10 +242,10 @@ def _models() -> list[Tile]:
             "selected nodes and of the worst (clio_method_cost_coefficient, clio_method_cost_error_ratio). "
             "From 500 % it wants a look.",
             [
-                learned("clio_method_cost_coefficient"),
-                learned("clio_method_cost_error_ratio"),
+                f"avg by ({keys}) ({learned('clio_method_cost_coefficient')})",
+                f"avg by ({keys}) ({learned('clio_method_cost_error_ratio')})",
                 f"max by ({keys}) (clio_method_cost_error_ratio{{{NODE}}})",
-                f"count by ({keys}) (clio_method_cost_error_ratio{{{NODE}}})",
+                f"count by ({keys}) ({learned('clio_method_cost_error_ratio')})",
             ],
             [
                 Column("pool_name", "Pool"),
@@ -240,23 +259,7 @@ def _models() -> list[Tile]:
             sort="Mean error",
             width=15,
             height=12,
-            empty=_NO_MODELS,
-        ),
-        lines(
-            "Error of the cost models",
-            "The middle of the CPU models' errors by pool (median over methods and nodes of "
-            "clio_method_cost_error_ratio). Rising means that the work changes faster than the models learn.",
-            [
-                Query(
-                    f'topk(8, quantile by (pool_name) (0.5, clio_method_cost_error_ratio{{model="cpu", {NODE}}}))',
-                    "{{pool_name}}",
-                )
-            ],
-            unit="percentunit",
-            band=thresholds.COST_ERROR,
-            width=9,
-            height=12,
-            empty=_NO_MODELS,
+            empty=_NO_COST,
         ),
         lines(
             "Learning rate",
@@ -268,8 +271,8 @@ def _models() -> list[Tile]:
             ],
             unit="none",
             high=1,
-            width=24,
-            height=7,
-            empty=_NO_MODELS,
+            width=9,
+            height=12,
+            empty=_NO_COST,
         ),
     ]

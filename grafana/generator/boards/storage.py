@@ -5,10 +5,12 @@ from __future__ import annotations
 from grafana.generator import links, thresholds, variables
 from grafana.generator.board import Board
 from grafana.generator.panels import Column, Query, Section, Tile, lines, number, rows
-from grafana.generator.queries import BDEV_KEYS, FEW, KEYS, NODE, by_type, linkable, of_type, rate
+from grafana.generator.queries import BDEV_KEYS, FEW, KEYS, NODE, by_type, linkable, of_type, per_device, rate
 
 _NONE = "No block device reports"
 _NO_ARRAY = "No erasure-coded array (safe_bdev)"
+_STEADY = 0.8
+"""As in the alerts ClioBdevFillsWithin4Hours and ClioBdevFillsWithin3Days."""
 _NOT_GROWING = "Nothing grows"
 
 
@@ -23,14 +25,14 @@ def board() -> Board:
             Section("Tiers", _tiers()),
             Section("Traffic", _traffic()),
             Section("Targets and devices", _devices()),
-            Section("Erasure-coded arrays", _arrays()),
-            Section("Device health", _device_health()),
+            Section("Erasure-coded arrays", _arrays(), collapsed=True),
+            Section("Device health", _device_health(), collapsed=True),
         ],
     )
 
 
 def _sum(metric: str) -> str:
-    return f"sum(max by ({BDEV_KEYS}) ({metric}{{{NODE}}}))"
+    return f"sum({per_device(metric)})"
 
 
 def _totals() -> list[Tile]:
@@ -57,9 +59,9 @@ def _totals() -> list[Tile]:
         ),
         number(
             "First device full in",
-            "Time until the first device is full if it goes on growing as in the last hour, and still grows "
-            "(clio_bdev_free_bytes, bdev:clio_bdev_used_bytes:deriv1h). Under 3 days it wants a look, under 4 "
-            "hours a hand.",
+            "Time until the first device is full, at the slower of its pace of an hour and that of 5 minutes, of "
+            "devices that fill steadily (bdev:clio_bdev_full_seconds:forecast1h, "
+            "bdev:clio_bdev_fill_steadiness:ratio1h over 80 %). Under 3 days it wants a look, under 4 hours a hand.",
             f"min({_time_to_full()})",
             unit="dtdurations",
             band=thresholds.TIME_TO_FULL,
@@ -69,7 +71,7 @@ def _totals() -> list[Tile]:
         ),
         number(
             "Read",
-            "Bytes read a second (clio_bdev_read_bytes_total).",
+            "Bytes read a second (clio_bdev_read_bytes_total), without devices in memory, which runtimes do not count.",
             f"sum({rate('clio_bdev_read_bytes_total')})",
             unit="binBps",
             width=4,
@@ -78,7 +80,8 @@ def _totals() -> list[Tile]:
         ),
         number(
             "Written",
-            "Bytes written a second (clio_bdev_written_bytes_total).",
+            "Bytes written a second (clio_bdev_written_bytes_total), without devices in memory, which runtimes do not "
+            "count.",
             f"sum({rate('clio_bdev_written_bytes_total')})",
             unit="binBps",
             width=4,
@@ -86,58 +89,50 @@ def _totals() -> list[Tile]:
             empty=_NONE,
         ),
         number(
-            "Memory reads",
-            "Cache effectiveness: share of the bytes read that came from ram, hbm or pinned devices "
-            "(clio_bdev_read_bytes_total, clio_bdev_info). Low means that reads go to slow tiers. Empty while "
-            "nothing is read.",
-            _memory_share(),
-            unit="percentunit",
+            "Blobs",
+            "Blobs whose metadata the selected nodes hold (clio_cte_blobs).",
+            _sum("clio_cte_blobs"),
             width=4,
             decimals=0,
             trend=True,
-            empty="Nothing is read",
+            empty="No context transfer engine",
         ),
     ]
 
 
 def _time_to_full() -> str:
-    still = f"max by ({BDEV_KEYS}) (deriv(clio_bdev_free_bytes{{{NODE}}}[15m])) < 0"
-    growth = f"max by ({BDEV_KEYS}) (bdev:clio_bdev_used_bytes:deriv1h{{{NODE}}}) > 0 and {still}"
-    return f"max by ({BDEV_KEYS}) (clio_bdev_free_bytes{{{NODE}}}) / ({growth})"
-
-
-def _memory_share() -> str:
-    read = of_type(rate("clio_bdev_read_bytes_total"))
-    fast = read.replace("clio_bdev_info{", 'clio_bdev_info{type=~"ram|hbm|pinned", ')
-    return f"sum({fast}) / (sum({read}) > 0)"
+    """Of devices that fill steadily enough for the alerts too."""
+    steady = f"{per_device('bdev:clio_bdev_fill_steadiness:ratio1h')} > {_STEADY}"
+    return f"{per_device('bdev:clio_bdev_full_seconds:forecast1h')} and {steady}"
 
 
 def _tiers() -> list[Tile]:
     capacity = by_type(f"max by ({BDEV_KEYS}) (clio_bdev_capacity_bytes{{{NODE}}})")
     free = by_type(f"max by ({BDEV_KEYS}) (clio_bdev_free_bytes{{{NODE}}})")
-    growth = by_type(f"max by ({BDEV_KEYS}) (bdev:clio_bdev_used_bytes:deriv1h{{{NODE}}})")
-    still = by_type(f"max by ({BDEV_KEYS}) (deriv(clio_bdev_free_bytes{{{NODE}}}[15m]))")
+    hour = by_type(per_device("bdev:clio_bdev_used_bytes:deriv1h"))
+    now = by_type(per_device("bdev:clio_bdev_used_bytes:deriv5m"))
     return [
         rows(
             "Tiers",
             "Block devices by kind: how many, size, share allocated, traffic, and time until the tier is full "
-            "if it goes on growing as in the last hour (clio_bdev_*, bdev:clio_bdev_used_bytes:deriv1h; empty: "
-            "it does not grow). From 90 % used it wants a look; under 3 days to full too.",
+            "at the slower of its pace of an hour and that of 5 minutes (clio_bdev_*, "
+            "bdev:clio_bdev_used_bytes:deriv1h, bdev:clio_bdev_used_bytes:deriv5m; empty: it does not grow). Runtimes do not count what devices in memory read and write. From 90 % used it "
+            "wants a look; under 3 days to full too.",
             [
                 linkable(f"count by (cluster, type) (max by ({BDEV_KEYS}, type) (clio_bdev_info{{{NODE}}}))"),
                 linkable(capacity),
                 linkable(f"1 - {free} / ({capacity} > 0)"),
                 linkable(by_type(rate("clio_bdev_read_bytes_total"))),
                 linkable(by_type(rate("clio_bdev_written_bytes_total"))),
-                linkable(f"{free} / ({growth} > 0 and {still} < 0)"),
+                linkable(f"{free} / (({hour} < {now} or {now}) > 0)"),
             ],
             [
-                Column("type", "Tier", width=75),
+                Column("type", "Tier", width=65),
                 Column("A", "Devices", "none", 70),
                 Column("B", "Size", "bytes", 85),
                 Column("C", "Used", "percentunit", 120, "gauge", thresholds.STORAGE_USED, low=0, high=1),
-                Column("D", "Read", "binBps", 90),
-                Column("E", "Written", "binBps", 90),
+                Column("D", "Read", "binBps", 95, absent="not counted"),
+                Column("E", "Written", "binBps", 95, absent="not counted"),
                 Column("F", "Full in", "dtdurations", 90, "colour", thresholds.TIME_TO_FULL, decimals=0),
                 Column("cluster", "Cluster", mapping={"All": ("unnamed", thresholds.IDLE)}),
             ],
@@ -167,13 +162,14 @@ def _traffic() -> list[Tile]:
         lines(
             "Bytes by tier",
             "Bytes a second read from (up) and written to (down) each tier (clio_bdev_read_bytes_total, "
-            "clio_bdev_written_bytes_total).",
+            "clio_bdev_written_bytes_total). Devices in memory are not counted by the runtimes: no line.",
             [
                 Query(by_type(rate("clio_bdev_read_bytes_total"), keys="type"), "read {{type}}"),
                 Query(f"-{by_type(rate('clio_bdev_written_bytes_total'), keys='type')}", "written {{type}}"),
             ],
             unit="binBps",
             low=None,
+            width=8,
             empty=_NONE,
         ),
         lines(
@@ -183,13 +179,16 @@ def _traffic() -> list[Tile]:
             [
                 Query(
                     "-sum by (type) ("
-                    + of_type(f"deriv(clio_bdev_free_bytes{{{NODE}}}[$__rate_interval])")
+                    + of_type(
+                        f"max by ({BDEV_KEYS}) (deriv(clio_bdev_free_bytes{{{NODE}}}[$__rate_interval]))"
+                    )
                     + ")",
                     "{{type}}",
                 )
             ],
             unit="binBps",
             low=None,
+            width=8,
             empty=_NONE,
         ),
         lines(
@@ -200,16 +199,8 @@ def _traffic() -> list[Tile]:
                 Query(f"sum(max by ({BDEV_KEYS}) (clio_cte_tags{{{NODE}}}))", "tags", "purple"),
             ],
             decimals=0,
+            width=8,
             empty="No context transfer engine",
-        ),
-        lines(
-            "Reads from memory tiers",
-            "Cache effectiveness: share of the bytes read that came from ram, hbm or pinned devices "
-            "(clio_bdev_read_bytes_total, clio_bdev_info). Low means that reads go to slow tiers.",
-            [Query(_memory_share(), "from memory", "blue")],
-            unit="percentunit",
-            high=1,
-            empty="Nothing is read",
         ),
     ]
 
@@ -217,8 +208,8 @@ def _traffic() -> list[Tile]:
 def _devices() -> list[Tile]:
     targets = f"max by ({BDEV_KEYS}) (clio_cte_targets{{{NODE}}})"
     used = (
-        f"1 - sum by ({KEYS}) (clio_bdev_free_bytes{{{NODE}}}) "
-        f"/ sum by ({KEYS}) (clio_bdev_capacity_bytes{{{NODE}}})"
+        f"1 - sum by ({KEYS}) ({per_device('clio_bdev_free_bytes')}) "
+        f"/ sum by ({KEYS}) ({per_device('clio_bdev_capacity_bytes')})"
     )
     return [
         rows(
@@ -229,7 +220,7 @@ def _devices() -> list[Tile]:
             [
                 linkable(f"sum by ({KEYS}) ({targets})"),
                 linkable(f"sum by ({KEYS}) (max by ({BDEV_KEYS}) (clio_cte_blobs{{{NODE}}}))"),
-                linkable(f"sum by ({KEYS}) (clio_bdev_capacity_bytes{{{NODE}}})"),
+                linkable(f"sum by ({KEYS}) ({per_device('clio_bdev_capacity_bytes')})"),
                 linkable(used),
             ],
             [
@@ -248,9 +239,11 @@ def _devices() -> list[Tile]:
         ),
         rows(
             "Devices",
-            "Every block device, fullest first: size, share allocated, and time until it is full if it goes on "
-            "growing as in the last hour (clio_bdev_*, bdev:clio_bdev_used_bytes:deriv1h; empty: it does not "
-            "grow). From 90 % used it wants a look; under 3 days to full too.",
+            "Every block device, fullest first: size, share allocated, time until it is full at the slower of its "
+            "pace of an hour and that of 5 minutes, and how steadily it fills: in a straight line is 100 %, and "
+            "under 80 % the time is no forecast (clio_bdev_*, bdev:clio_bdev_full_seconds:forecast1h, "
+            "bdev:clio_bdev_fill_steadiness:ratio1h; empty: it does not grow, or is known for less than half an "
+            "hour). From 90 % used it wants a look; under 3 days to full too.",
             [
                 linkable(f"max by ({BDEV_KEYS}, type) (clio_bdev_info{{{NODE}}})"),
                 linkable(f"max by ({BDEV_KEYS}) (clio_bdev_capacity_bytes{{{NODE}}})"),
@@ -258,15 +251,17 @@ def _devices() -> list[Tile]:
                     f"1 - max by ({BDEV_KEYS}) (clio_bdev_free_bytes{{{NODE}}}) "
                     f"/ (max by ({BDEV_KEYS}) (clio_bdev_capacity_bytes{{{NODE}}}) > 0)"
                 ),
-                linkable(_time_to_full()),
+                linkable(per_device("bdev:clio_bdev_full_seconds:forecast1h")),
+                linkable(per_device("bdev:clio_bdev_fill_steadiness:ratio1h")),
             ],
             [
                 Column("node_id", "Node", width=70, links=[links.node_from_row()]),
                 Column("pool_name", "Device"),
                 Column("type", "Tier", width=70),
-                Column("B", "Size", "bytes", 90),
-                Column("C", "Used", "percentunit", 120, "gauge", thresholds.STORAGE_USED, low=0, high=1),
-                Column("D", "Full in", "dtdurations", 110, "colour", thresholds.TIME_TO_FULL, decimals=0),
+                Column("B", "Size", "bytes", 80),
+                Column("C", "Used", "percentunit", 115, "gauge", thresholds.STORAGE_USED, low=0, high=1),
+                Column("D", "Full in", "dtdurations", 95, "colour", thresholds.TIME_TO_FULL, decimals=0),
+                Column("E", "Steady", "percentunit", 70, decimals=0),
                 *(Column(name, name, hidden=True) for name in ("cluster", "hostname", "pool_id")),
             ],
             sort="Used",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from grafana.generator import links, thresholds, variables
 from grafana.generator.board import Board
@@ -10,12 +10,17 @@ from grafana.generator.panels import Column, Query, Section, Tile, bars, number,
 from grafana.generator.queries import (
     CLUSTER,
     FOUND,
+    IN_BLOCK,
     KEYS,
     actionable,
     address,
     linkable,
+    named,
     on_card,
+    per_device,
     per_node,
+    per_worker,
+    rate,
     severity,
     status,
     status_with_leader,
@@ -24,6 +29,7 @@ from grafana.generator.queries import (
 
 # Alerts of the nodes that are selected and found, and those of no node.
 _ALERT: Final = f'{CLUSTER}, node_id=~"$node|", node_id=~"$match|"'
+_IN_BLOCK: Final = f"{FOUND}, {IN_BLOCK}"
 _NO_JUDGEMENT: Final = override("color", {"mode": "fixed", "fixedColor": thresholds.NEUTRAL})
 
 
@@ -37,27 +43,32 @@ def board(control_api: str) -> Board:
             *variables.search(),
             variables.found_node(),
             variables.cards(),
+            variables.blocks(FOUND),
             variables.control_api(control_api),
         ],
+        actions=[links.rolling("restart", "Restart nodes"), links.rolling("shutdown", "Shut down nodes")],
         sections=[
-            Section("", [*_totals(), _map(), _alerts()]),
-            Section("Nodes that most need a look", [_card()]),
-            Section("All nodes", [_table()]),
+            Section("", [_card(), *_totals()]),
+            Section("All nodes", [_map(), _alerts(), _table()]),
         ],
     )
+
+
+def _total(*arguments: Any, **options: Any) -> Tile:
+    return number(*arguments, height=3, **options)
 
 
 def _totals() -> list[Tile]:
     up = per_node("clio_node_up", FOUND)
     return [
-        number(
+        _total(
             "Nodes up",
             "Nodes whose runtime answered the last scrape (clio_node_up). Compare it with the nodes down "
             "beside it.",
             f"sum({up})",
             decimals=0,
         ),
-        number(
+        _total(
             "Nodes down",
             "Nodes whose runtime did not answer the last scrape: dead, hung or unreachable (clio_node_up = 0). "
             "Anything but 0 is bad; the table says why.",
@@ -65,7 +76,7 @@ def _totals() -> list[Tile]:
             band=thresholds.ANY_IS_BAD,
             decimals=0,
         ),
-        number(
+        _total(
             "Degraded",
             "Nodes that answer, and have a health score under 60: old samples, stuck workers, full memory or "
             "storage (node:clio_health:score). The Cluster health dashboard tells which part.",
@@ -74,7 +85,7 @@ def _totals() -> list[Tile]:
             decimals=0,
             empty="No health score: are the recording rules loaded?",
         ),
-        number(
+        _total(
             "Leader",
             "The node that leads each cluster (clio_node_leader = 1). None, or two of one cluster, is bad.",
             linkable(f"{per_node('clio_node_leader', FOUND)} == 1"),
@@ -82,7 +93,7 @@ def _totals() -> list[Tile]:
             empty="No node says it leads",
             links=[links.node_from_row()],
         ),
-        number(
+        _total(
             "Firing alerts",
             "Alerts of the CLIO rules that fire now (ALERTS). The list is below.",
             f'count(ALERTS{{alertname=~"Clio.+", alertstate="firing", {_ALERT}}}) '
@@ -91,27 +102,29 @@ def _totals() -> list[Tile]:
             decimals=0,
             empty="Rules not loaded",
         ),
-        number(
+        _total(
             "Tasks/s",
             "Tasks all workers complete a second (clio_worker_tasks_processed_total), including the runtime's "
             "own periodic ones.",
-            f"sum(rate(clio_worker_tasks_processed_total{{{FOUND}}}[$__rate_interval]))",
+            f"sum({rate('clio_worker_tasks_processed_total', FOUND)})",
             unit="ops",
             trend=True,
         ),
-        number(
+        _total(
             "Tasks waiting",
             "Tasks queued or blocked on all workers (clio_worker_queued_tasks + clio_worker_blocked_tasks). "
             "Bad when it grows and does not fall.",
-            f"sum(clio_worker_queued_tasks{{{FOUND}}}) + sum(clio_worker_blocked_tasks{{{FOUND}}})",
+            f"sum({per_worker('clio_worker_queued_tasks', FOUND)}) "
+            f"+ sum({per_worker('clio_worker_blocked_tasks', FOUND)})",
             trend=True,
             decimals=0,
         ),
-        number(
+        _total(
             "Storage used",
             "Allocated share of all block devices (clio_bdev_free_bytes, clio_bdev_capacity_bytes). "
             "From 90 % it wants a look.",
-            f"1 - sum(clio_bdev_free_bytes{{{FOUND}}}) / sum(clio_bdev_capacity_bytes{{{FOUND}}})",
+            f"1 - sum({per_device('clio_bdev_free_bytes', FOUND)}) "
+            f"/ sum({per_device('clio_bdev_capacity_bytes', FOUND)})",
             unit="percentunit",
             band=thresholds.STORAGE_USED,
             decimals=1,
@@ -122,11 +135,11 @@ def _totals() -> list[Tile]:
 
 def _map() -> Tile:
     return tiles(
-        "Map of nodes",
+        "Nodes $block",
         "One tile a node, by id: green up, orange up but not well, red down, purple hung (it accepts "
         "connections and does not answer). From clio_node_up, clio_node_down_info and node:clio_health:score. "
         "Click a tile for the node's page.",
-        linkable(status(FOUND)),
+        named(status(_IN_BLOCK), FOUND),
         mapping=thresholds.NODE_STATUS,
         links=[links.node_from_row()],
         empty="No node matches the search",
@@ -155,7 +168,7 @@ def _alerts() -> Tile:
             Column("cluster", "Cluster", width=150, mapping={"All": ("unnamed", thresholds.IDLE)}),
         ],
         sort="Severity",
-        height=5,
+        height=4,
         empty="No alert is firing",
     )
 
@@ -202,10 +215,9 @@ def _card() -> Tile:
 
 
 def _table() -> Tile:
-    keys = "cluster, node_id, hostname"
     used = (
-        f"1 - sum by ({keys}) (clio_bdev_free_bytes{{{FOUND}}}) "
-        f"/ sum by ({keys}) (clio_bdev_capacity_bytes{{{FOUND}}})"
+        f"1 - sum by ({KEYS}) ({per_device('clio_bdev_free_bytes', FOUND)}) "
+        f"/ sum by ({KEYS}) ({per_device('clio_bdev_capacity_bytes', FOUND)})"
     )
     queries = [
         status(FOUND),
@@ -215,11 +227,12 @@ def _table() -> Tile:
         f"/ {per_node('clio_node_memory_total_bytes', FOUND)}",
         per_node("clio_node_gpu_utilization_ratio", FOUND),
         used,
-        f"sum by ({keys}) (clio_worker_queued_tasks{{{FOUND}}} + clio_worker_blocked_tasks{{{FOUND}}})",
-        f"sum by ({keys}) (rate(clio_worker_tasks_processed_total{{{FOUND}}}[$__rate_interval]))",
+        f"sum by ({KEYS}) ({per_worker('clio_worker_queued_tasks', FOUND)} "
+        f"+ {per_worker('clio_worker_blocked_tasks', FOUND)})",
+        f"sum by ({KEYS}) ({rate('clio_worker_tasks_processed_total', FOUND)})",
         per_node("node:clio_health:score", FOUND),
         actionable(address(FOUND)),
-        f"max by ({keys}, reason) (clio_node_down_info{{{FOUND}}})",
+        f"max by ({KEYS}, reason) (clio_node_down_info{{{FOUND}}})",
     ]
     return rows(
         "All nodes",
@@ -254,7 +267,7 @@ def _table() -> Tile:
         ],
         sort="Status",
         descending=False,
-        height=12,
+        height=8,
         drop=("Value #J", "Value #K"),
         empty="No node matches the search",
     )

@@ -1,4 +1,4 @@
-"""`clio-exporter demo`: a real cluster, traffic on it and the exporter in front, until Ctrl-C.
+"""`clio-exporter demo`: a real cluster with traffic and all that watches it, until Ctrl-C.
 
 Only the standard library is imported here: the exporter's command line adds these options also
 where the demo's own packages are not installed.
@@ -20,6 +20,8 @@ from clio_lab.demo.errors import DemoError, InterruptedStartError
 
 PORT_STEP = 10
 
+_SERVERS = {"control-api": 5000, "prometheus": 9090, "alertmanager": 9093, "grafana": 3000}
+"""The port that each tries first (a test compares with where it is defined)."""
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -45,6 +47,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_PORT,
         metavar="PORT",
         help=f"port of the first runtime; the next ones are {PORT_STEP} apart (default: %(default)s)",
+    )
+    for server, default in _SERVERS.items():
+        parser.add_argument(
+            f"--{server}-port",
+            type=int,
+            metavar="PORT",
+            help=f"on 127.0.0.1 (default: the first free one from {default} on)",
+        )
+    parser.add_argument("--no-grafana", action="store_true", help="do without Grafana; pull no image")
+    parser.add_argument(
+        "--open", action="store_true", help="open Grafana, or else Prometheus, in a browser when it is ready"
     )
     parser.add_argument("--no-traffic", action="store_true", help="leave the runtimes idle")
 
@@ -77,6 +90,12 @@ def _run(args: argparse.Namespace, stop: threading.Event) -> None:
         base_port=args.base_port,
         port_step=PORT_STEP,
         traffic=not args.no_traffic,
+        control_api_port=args.control_api_port,
+        prometheus_port=args.prometheus_port,
+        alertmanager_port=args.alertmanager_port,
+        grafana_port=args.grafana_port,
+        grafana=not args.no_grafana,
+        open_browser=args.open,
     )
     session.run(options, stop)
 

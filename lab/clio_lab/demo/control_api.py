@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -18,6 +20,7 @@ import yaml
 from clio_lab.child import ChildProcess
 from clio_lab.demo.cluster import LocalCluster
 from clio_lab.demo.errors import DemoError
+from clio_lab.demo.node import timer_slack
 from clio_lab.demo.ports import is_free
 from clio_lab.demo.stack import START_TIMEOUT, clean_environment, exporter_settings, no_answer
 from clio_lab.demo.state import State
@@ -32,13 +35,15 @@ class ControlApiComponent:
 
     name = "control API"
 
-    def __init__(self, cluster: LocalCluster, state: State, interrupt: threading.Event) -> None:
+    def __init__(
+        self, cluster: LocalCluster, state: State, interrupt: threading.Event, port: int = PORT
+    ) -> None:
         self._cluster = cluster
         self._state = state
         self._interrupt = interrupt
         self._directory = cluster.root / "control-api"
         self._children: list[ChildProcess] = []
-        self.port = PORT
+        self.port = port
         self.log_path = self._directory / "control-api.log"
 
     @property
@@ -48,8 +53,15 @@ class ControlApiComponent:
 
     @property
     def command(self) -> str:
-        """The topology for people."""
-        return f"curl {self._url}"
+        """The topology for people, asked for as actions are: with the operator's token."""
+        return f'curl -H "Authorization: Bearer $(cat {shlex.quote(self._token_path)})" {self._url}'
+
+    @property
+    def _token_path(self) -> str:
+        """The file with the token that the control API makes at its first start, from here if it is below."""
+        path = self._directory / "token"
+        here = Path.cwd()
+        return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
     @property
     def _url(self) -> str:
@@ -58,9 +70,6 @@ class ControlApiComponent:
     def start(self, progress: Callable[[str], None]) -> None:
         """Start both and wait until the API answers."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.port = next((p for p in range(PORT, PORT + 10) if is_free(p, "127.0.0.1")), 0)
-        if not self.port:
-            raise DemoError(f"ports {PORT} to {PORT + 9} are all in use: stop what uses one of them")
         progress(f"starting the control API on 127.0.0.1:{self.port}")
         ssh_port = self._start_sshd(progress)
         settings = self._directory / "control-api.yaml"
@@ -77,6 +86,7 @@ class ControlApiComponent:
         child.wait_ready(
             lambda: no_answer("127.0.0.1", self.port, "/-/healthy"), START_TIMEOUT, self._interrupt
         )
+        progress(f"the token for the control API's actions, and for its pages, is in {self._token_path}")
 
     def stop(self) -> None:
         """End both."""
@@ -123,7 +133,9 @@ class ControlApiComponent:
             raise DemoError("ports 5022 to 5121 are all in use: stop what uses one of them")
         keys = [make_key(self._directory / "id")]
         options = [f"AllowUsers {getpass.getuser()}"]
-        sshd = Sshd(self._directory, keys, port, options=options, state=self._state)
+        # A node that is restarted over it polls no more than it did before.
+        with timer_slack(self._cluster.timer_slack_us):
+            sshd = Sshd(self._directory, keys, port, options=options, state=self._state)
         self._children.append(sshd)
         sshd.wait_ready(sshd.missing, START_TIMEOUT, self._interrupt)
         return port

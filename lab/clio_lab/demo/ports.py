@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
+import random
 import socket
+from collections import deque
 from collections.abc import Iterator
 
 import psutil
@@ -15,6 +16,7 @@ from clio_lab.demo.errors import DemoError
 from clio_lab.processes import wait_for
 
 ENDING_SECONDS = 5.0
+_FOUND_KEPT = 4
 
 
 def is_free(port: int, address: str = "0.0.0.0") -> bool:  # noqa: S104 - probes, does not listen
@@ -49,13 +51,14 @@ class PortReservation:
     """Keeps other clusters of ours off a base port, from before the runtimes bind until they ended.
 
     Looking for a free port and binding it are two steps; a name in the kernel's abstract socket
-    namespace closes the gap between processes of this package and vanishes with its owner.
+    namespace closes the gap between processes of this package and vanishes with its owner. `purpose`
+    tells names apart: who has found a port free is not who runs a cluster there.
     """
 
-    def __init__(self, base_port: int) -> None:
+    def __init__(self, base_port: int, purpose: str = "cluster") -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._socket.bind(f"\0clio-exporter-cluster-{base_port}")
+            self._socket.bind(f"\0clio-exporter-{purpose}-{base_port}")
         except OSError:
             self._socket.close()
             raise DemoError(
@@ -67,23 +70,37 @@ class PortReservation:
         self._socket.close()
 
 
+# What was found last: nobody else is told the same before whoever asked has had the time to use it.
+_found: deque[PortReservation] = deque()
+
+
 def find_base_port(nodes: int, *, start: int = 21013, stop: int = 31000, port_step: int = 10) -> int:
     """Return a base port from which `nodes` runtimes find all their ports free now.
 
-    The range ends below the ephemeral ports. Raises DemoError when nothing is free.
+    The range ends below the ephemeral ports. Several processes that ask at the same time get different
+    ports. Raises DemoError when nothing is free.
     """
     candidates = range(start, stop, max(100, nodes * port_step))
-    # What is free now may be taken before it is bound: each process begins elsewhere.
-    for number in range(len(candidates)):
-        base_port = candidates[(os.getpid() + number) % len(candidates)]
-        if busy_ports(base_port, nodes, port_step):
-            continue
-        try:
-            PortReservation(base_port).release()
-        except DemoError:
-            continue
-        return base_port
+    for base_port in random.sample(candidates, len(candidates)):
+        with contextlib.suppress(DemoError):
+            found = PortReservation(base_port, "found")
+            if _is_unused(base_port, nodes, port_step):
+                _found.append(found)
+                while len(_found) > _FOUND_KEPT:
+                    _found.popleft().release()
+                return base_port
+            found.release()
     raise DemoError(f"no {nodes} free runs of ports in {start}..{stop}: stop something that listens there")
+
+
+def _is_unused(base_port: int, nodes: int, port_step: int) -> bool:
+    if busy_ports(base_port, nodes, port_step):
+        return False
+    try:
+        PortReservation(base_port).release()
+    except DemoError:
+        return False
+    return True
 
 
 def require_free(port: int, user: str, choice: str, address: str = "0.0.0.0") -> None:  # noqa: S104 - as above

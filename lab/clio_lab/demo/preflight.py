@@ -8,15 +8,17 @@ import psutil
 
 from clio_client.address import HIGHEST_PORT, PORT_OFFSETS
 from clio_lab.demo.errors import DemoError
-from clio_lab.demo.ports import cluster_ports, require_free
+from clio_lab.demo.ports import cluster_ports, is_free, require_free
 from clio_lab.demo.runtime_config import Capacities
 
 MAX_NODES = 16
+LOOPBACK = "127.0.0.1"
 
 # Resident memory as measured: a 2.3.2 runtime with two threads, one traffic client, the exporter.
 RUNTIME_MIB = 330
 CLIENT_MIB = 25
 EXPORTER_MIB = 150
+MONITORING_MIB = 150  # Prometheus and Alertmanager in the first hour; Grafana takes as much again
 LOGS_MIB = 64
 
 _MIB = 1024 * 1024
@@ -41,7 +43,7 @@ def check_base_port(base_port: int, nodes: int, port_step: int) -> None:
 def needed_memory(nodes: int, capacities: Capacities) -> int:
     """Bytes of memory that the whole demo takes once its RAM devices are full."""
     node = RUNTIME_MIB + CLIENT_MIB + capacities.ram_device + capacities.ram_tier
-    return (nodes * node + EXPORTER_MIB) * _MIB
+    return (nodes * node + EXPORTER_MIB + MONITORING_MIB) * _MIB
 
 
 def check_memory(nodes: int, capacities: Capacities, available: int) -> None:
@@ -82,6 +84,28 @@ def check_ports(base_port: int, nodes: int, port_step: int) -> None:
     """Raise DemoError when something listens on a port that the cluster needs."""
     for port in cluster_ports(base_port, nodes, port_step):
         require_free(port, "the cluster", "--base-port")
+
+
+def choose_port(wanted: int | None, default: int, user: str, option: str) -> int:
+    """Return the port that `user` gets on loopback: the wanted one, else a free one from `default` on.
+
+    Raises DemoError when the wanted one is in use or no port, or none of ten from `default` on is free.
+    """
+    if wanted is None:
+        ports = range(default, default + 10)
+        free = next((port for port in ports if is_free(port, LOOPBACK)), None)
+        if free is None:
+            raise DemoError(
+                f"{user}: ports {ports[0]} to {ports[-1]} are all in use: choose another with {option}"
+            )
+        return free
+    if not 1 <= wanted <= HIGHEST_PORT:
+        raise DemoError(f"{option} {wanted} is no port: choose 1 to {HIGHEST_PORT}")
+    try:
+        require_free(wanted, user, option, LOOPBACK)
+    except OSError as error:
+        raise DemoError(f"{option} {wanted}: {error.strerror}: choose another") from None
+    return wanted
 
 
 def check_listen(host: str, port: int) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from clio_client.address import parse_host_port
-from clio_lab.demo import preflight
+from clio_lab.demo import extras, preflight
+from clio_lab.demo.background import Background
 from clio_lab.demo.cluster import LocalCluster
 from clio_lab.demo.control_api import ControlApiComponent
 from clio_lab.demo.errors import DemoError
@@ -28,6 +30,7 @@ from clio_lab.demo.state import State
 from clio_lab.demo.traffic import Traffic
 
 HEALTH_SECONDS = 1.0
+SETTLE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,12 @@ class Options:
     base_port: int
     port_step: int
     traffic: bool
+    control_api_port: int | None = None
+    prometheus_port: int | None = None
+    alertmanager_port: int | None = None
+    grafana_port: int | None = None
+    grafana: bool = True
+    open_browser: bool = False
 
 
 def run(options: Options, stop: threading.Event) -> None:
@@ -62,6 +71,12 @@ def run(options: Options, stop: threading.Event) -> None:
         preflight.check_disk(options.nodes, capacities, directory, preflight.available_disk(directory))
         preflight.check_ports(options.base_port, options.nodes, options.port_step)
         preflight.check_listen(host, port)
+        ports = extras.choose_ports(
+            options.control_api_port,
+            options.prometheus_port,
+            options.alertmanager_port,
+            options.grafana_port,
+        )
         cluster = LocalCluster(
             directory,
             options.nodes,
@@ -72,25 +87,38 @@ def run(options: Options, stop: threading.Event) -> None:
             state=state,
             interrupt=stop,
         )
-        components: list[Component] = [
-            ClusterComponent(cluster),
-            ExporterComponent(cluster, state, host, port, stop),
-            ControlApiComponent(cluster, state, stop),
-        ]
+        exporter = ExporterComponent(cluster, state, host, port, stop)
+        prometheus, *others = beside = extras.make(
+            directory,
+            ports,
+            exporter.address,
+            state,
+            grafana=options.grafana,
+            open_browser=options.open_browser,
+        )
+        # These get ready beside the runtimes; Prometheus finds an exporter at its first scrape.
+        control = ControlApiComponent(cluster, state, stop, ports.control_api)
+        components: list[Component] = [*others, ClusterComponent(cluster), exporter, prometheus, control]
         if options.traffic:
             components.append(Traffic(cluster, state))
-        _run_stack(Stack(components), stop)
+        _run_stack(Stack(components), [control, exporter], beside, stop)
 
 
-def _run_stack(stack: Stack, stop: threading.Event) -> None:
+def _run_stack(
+    stack: Stack, parts: Sequence[Component], beside: Sequence[Background], stop: threading.Event
+) -> None:
     stack.start(_say)
     try:
-        _say(f"ready: {', '.join(stack.where())} (Ctrl-C stops everything)")
-        _say("to ask them, in another terminal:")
-        for line in stack.commands():
-            _say(f"    {line}")
+        waiting = _settle(beside, stop)
+        _tell(stack, [*beside[::-1], *parts])
+        for part in beside:
+            if part not in waiting and part.missing is not None:
+                _say(_outcome(part))
         known: set[str] = set()
         while not stop.wait(HEALTH_SECONDS):
+            for part in [part for part in waiting if part.settle(0)]:
+                waiting.remove(part)
+                _say(_outcome(part))
             problems = stack.health()
             for problem in problems:
                 if problem not in known:
@@ -99,6 +127,32 @@ def _run_stack(stack: Stack, stop: threading.Event) -> None:
     finally:
         stack.stop(_say)
     _say("stopped")
+
+
+def _settle(beside: Sequence[Background], stop: threading.Event) -> set[Background]:
+    """Wait a short time for what gets ready in the background; return what has not."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while waiting := {part for part in beside if not part.settle(0)}:
+        if time.monotonic() >= deadline or stop.wait(0.05):
+            break
+    return waiting
+
+
+def _tell(stack: Stack, parts: Sequence[Component]) -> None:
+    """Say where the parts are, the exporter last, and how to ask them."""
+    _say(f"ready: {parts[-1].where} (Ctrl-C stops everything)")
+    _say("to open in a browser:")
+    for part in parts:
+        if part.where is not None:
+            name, _, address = part.where.partition(" http")
+            _say(f"    {name:<13} http{address}")
+    _say("to ask in another terminal:")
+    for line in stack.commands():
+        _say(f"    {line}")
+
+
+def _outcome(part: Background) -> str:
+    return f"ready: {part.where}" if part.missing is None else f"missing: {part.name}: {part.missing}"
 
 
 @contextmanager

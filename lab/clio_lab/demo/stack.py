@@ -87,10 +87,6 @@ class Stack:
         problems = ((component.name, component.health()) for component in self._begun)
         return [f"{name}: {problem}" for name, problem in problems if problem is not None]
 
-    def where(self) -> list[str]:
-        """Return where to look, in order."""
-        return [place for component in self._components if (place := component.where) is not None]
-
     def commands(self) -> list[str]:
         """Return what to paste into a shell, in order."""
         return [line for component in self._components if (line := component.command) is not None]
@@ -140,9 +136,14 @@ class ExporterComponent:
         self.log_path = cluster.root / "exporter.log"
 
     @property
+    def address(self) -> str:
+        """`host:port` that it is reached at from here."""
+        return join_host_port(self._reachable_host, self._port)
+
+    @property
     def where(self) -> str:
         """The metrics page."""
-        return f"metrics http://{join_host_port(self._reachable_host, self._port)}/metrics"
+        return f"metrics http://{self.address}/metrics"
 
     @property
     def command(self) -> str:

@@ -20,6 +20,7 @@ import psutil
 
 from clio_lab import processes
 from clio_lab.demo import addresses as loopback
+from clio_lab.demo import containers as engine
 
 MARK = "CLIO_DEMO_STATE"
 """Environment variable that every process we start has: the path of the record it belongs to."""
@@ -59,6 +60,7 @@ class State:
     processes: list[ProcessRecord] = field(default_factory=list)
     addresses: list[str] = field(default_factory=list)
     directories: list[str] = field(default_factory=list)
+    containers: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     @classmethod
@@ -68,7 +70,8 @@ class State:
             raw = json.loads(path.read_text(encoding="utf-8"))
             owner = ProcessRecord(**raw["owner"]) if raw["owner"] else None
             known = [ProcessRecord(**entry) for entry in raw["processes"]]
-            return cls(path, owner, known, list(raw["addresses"]), list(raw["directories"]))
+            lists = (list(raw.get(name, [])) for name in ("addresses", "directories", "containers"))
+            return cls(path, owner, known, *lists)
         except (OSError, ValueError, KeyError, TypeError):
             return cls(path)
 
@@ -97,11 +100,18 @@ class State:
             self.processes = [record for record in self.processes if record.pid != pid]
             self._save()
 
-    def remember(self, *, addresses: Iterable[str] = (), directories: Iterable[str] = ()) -> None:
+    def remember(
+        self,
+        *,
+        addresses: Iterable[str] = (),
+        directories: Iterable[str] = (),
+        containers: Iterable[str] = (),
+    ) -> None:
         """Write down what is about to be made: after a crash in between, removing too much is harmless."""
         with self._lock:
             self.addresses += addresses
             self.directories += directories
+            self.containers += containers
             self._save()
 
     def forget(self, *, addresses: Iterable[str] = (), directories: Iterable[str] = ()) -> None:
@@ -111,6 +121,20 @@ class State:
             self.addresses = [address for address in self.addresses if address not in gone]
             self.directories = [path for path in self.directories if path not in gone_directories]
             self._save()
+
+    def remove_directory(self, path: Path) -> None:
+        """Remove a directory that is written down, and strike it out; no effect on any other."""
+        if str(path) in self.directories:
+            shutil.rmtree(path, ignore_errors=True)
+            self.forget(directories=[str(path)])
+
+    def remove_container(self, name: str) -> None:
+        """End and remove a container that is written down, and strike it out; no effect on any other."""
+        if name in self.containers:
+            engine.remove([name])
+            with self._lock:
+                self.containers = [each for each in self.containers if each != name]
+                self._save()
 
     def clean(self, timeout: float = 5.0) -> list[str]:
         """End and remove all that is written down and still there; return what was done, for people.
@@ -128,11 +152,14 @@ class State:
                 if process is not None:
                     processes.kill(process, timeout)
                     done.append(f"ended {role} (pid {process.pid}) of an earlier run")
+            removed = engine.remove(self.containers)
+            done += [f"removed the container {name} of an earlier run" for name in removed]
             if self.addresses:
                 loopback.remove(self.addresses)
             for directory in self.directories:
                 shutil.rmtree(directory, ignore_errors=True)
-            self.owner, self.processes, self.addresses, self.directories = None, [], [], []
+            self.owner, self.processes = None, []
+            self.addresses, self.directories, self.containers = [], [], []
             self.path.unlink(missing_ok=True)
             return done
 
@@ -144,6 +171,7 @@ class State:
             "processes": [asdict(record) for record in self.processes],
             "addresses": self.addresses,
             "directories": self.directories,
+            "containers": self.containers,
         }
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text(json.dumps(raw, indent=1), encoding="utf-8")

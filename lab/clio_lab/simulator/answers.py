@@ -48,6 +48,7 @@ class _Pool:
     bdev: int | None
     stats: Template | None
     capacity: int = 0
+    counted: bool = True
 
 
 def _utf8(document: bytes, key: str) -> str:
@@ -266,14 +267,8 @@ class Answers:
             return [(node.index, pool.stats.fill((model.cte_blobs(node.index, age, self._rate),)))]
         reads = model.bdev_reads(node.index, pool.bdev, age, self._rate)
         writes = model.bdev_writes(node.index, pool.bdev, age, self._rate)
-        values = (
-            _node_name(pool.name, node.index),
-            model.bdev_remaining(pool.capacity, writes),
-            reads,
-            writes,
-            reads * model.BLOCK,
-            writes * model.BLOCK,
-        )
+        counts = (reads, writes, reads * model.BLOCK, writes * model.BLOCK) if pool.counted else (0, 0, 0, 0)
+        values = (_node_name(pool.name, node.index), model.bdev_remaining(pool.capacity, writes), *counts)
         return [(node.index, pool.stats.fill(values))]
 
 
@@ -360,4 +355,6 @@ def _bdev_pool(recording: Recording, entry: bytes, pool_id: str, bdev: int) -> _
         bdev=bdev,
         stats=template(document, [(key,) for key in moving]),
         capacity=_uint(document, "total_capacity"),
+        # Runtimes do not count what devices in memory read and write.
+        counted=_uint(document, "bdev_type") == model.FILE,
     )

@@ -46,6 +46,10 @@ def queued_tasks(node: int, worker: int, age_ns: int) -> int:
     return (age_ns // SECOND + 7 * node + 3 * worker) % 11
 
 
+FILE = 0
+"""The `bdev_type` of a file; others are memory."""
+
+
 def bdev_reads(node: int, bdev: int, age_ns: int, rate: float) -> int:
     """Reads of a block device: ``5 + bdev + node % 5`` a second at rate 1."""
     return _per_second(5 + bdev + node % 5, age_ns, rate)

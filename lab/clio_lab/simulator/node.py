@@ -39,7 +39,7 @@ MAX_IN_FLIGHT = 32
 FORGET_SECONDS = 5.0
 """Age at which a request that is never answered no longer counts as in flight."""
 
-BIND_SECONDS = 5.0
+BIND_SECONDS = 30.0
 """How long a port that its last owner has not let go of is waited for."""
 
 _BATCH = 256

@@ -11,8 +11,8 @@ from clio_client.protocol.codec import Generation
 from clio_client.transport.interface import NodeAddress
 from clio_client.transport.zeromq import ZmqTransport
 from clio_lab.simulator.process import SimulatorProcess
+from tests.ports import free_port
 from tests.unit.client.asking import RuntimeClient
-from tests.unit.lab.simulator.raw_client import free_base_port
 
 GENERATIONS = {3: "B", 4: "A", 5: "B", 6: "A"}
 NODES = 7
@@ -38,7 +38,7 @@ class Simulation:
 
 @pytest.fixture(scope="package")
 def _running() -> Iterator[Simulation]:
-    port = free_base_port()
+    port = free_port()
     options = ["--nodes", str(NODES), "--base-port", str(port), "--address", "127.96.1.1", "--age", "100"]
     for index, generation in GENERATIONS.items():
         options += ["--node-generation", f"{index}={generation}"]

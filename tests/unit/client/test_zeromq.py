@@ -17,6 +17,7 @@ from clio_client.protocol.codec import Generation
 from clio_client.transport import connection as connection_module
 from clio_client.transport.interface import CLIENT_PORT_OFFSET, NodeAddress, NodeSession, Transport
 from clio_client.transport.zeromq import ZmqTransport
+from tests.ports import free_port
 from tests.unit.client.asking import RuntimeClient
 from tests.unit.client.conftest import GENERATIONS, MakeClient, Simulation
 
@@ -390,28 +391,10 @@ def ports_of(client: RuntimeClient) -> dict[str, int]:
     return client.call(ports, LONG)
 
 
-def free_ports(count: int) -> int:
-    """First of ``count`` free ports in a row."""
-    for first in range(21_000, 30_000, 37):
-        probes = []
-        try:
-            for port in range(first, first + count):
-                probe = socket.socket()
-                probes.append(probe)
-                probe.bind(("0.0.0.0", port))
-            return first
-        except OSError:
-            continue
-        finally:
-            for probe in probes:
-                probe.close()
-    raise RuntimeError("no free ports")
-
-
 def test_exporters_of_one_host_take_the_ports_in_order(
     simulation: Simulation, make_client: MakeClient
 ) -> None:
-    first = free_ports(3)
+    first = free_port(3)
     clients = [make_client(reply_port=first) for _ in range(3)]
     for each in clients:
         assert each.monitor(simulation.node(0), "worker_stats", LONG)
@@ -421,7 +404,7 @@ def test_exporters_of_one_host_take_the_ports_in_order(
 
 
 def test_where_all_fixed_ports_are_taken_any_will_do(simulation: Simulation, make_client: MakeClient) -> None:
-    first = free_ports(10)
+    first = free_port(10)
     taken = [socket.create_server(("0.0.0.0", port)) for port in range(first, first + 10)]
     try:
         client = make_client(reply_port=first)
@@ -454,7 +437,7 @@ def test_a_foreign_reply_address_binds_all(client: RuntimeClient) -> None:
 
 
 def test_a_fixed_port_comes_back_after_a_restart(simulation: Simulation, make_client: MakeClient) -> None:
-    port = free_ports(1)
+    port = free_port(1)
     for _ in range(3):
         client = make_client(reply_port=port)
         assert client.monitor(simulation.node(1), "worker_stats", LONG)

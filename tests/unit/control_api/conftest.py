@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from clio_lab.simulator.process import SimulatorProcess
+from tests.ports import free_port
 from tests.unit.control_api.support import NODES, Api, control_api
-from tests.unit.lab.simulator.raw_client import free_base_port
 
 
 @pytest.fixture(scope="session")
 def _simulated() -> Iterator[tuple[SimulatorProcess, str]]:
-    base_port = free_base_port()
+    base_port = free_port()
     with SimulatorProcess("--nodes", str(NODES), "--base-port", str(base_port), "--bdevs", "2") as process:
         yield process, "".join(f"127.96.0.{i + 1}:{base_port}\n" for i in range(NODES))
 

@@ -14,7 +14,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from clio_control_api.cli import Application, application, settings_from
-from clio_control_api.tokens import Role, line_of, new_token
+from clio_control_api.principals import Role
+from clio_control_api.tokens import line_of, new_token
 
 NODES = 5
 CONFIG = """\
@@ -28,7 +29,10 @@ TOKENS = {"anna": (Role.OPERATOR, new_token()), "vera": (Role.VIEWER, new_token(
 
 @dataclass
 class Api:
-    """A built control API, its directory, and a client that sends a token where there is one."""
+    """A built control API, its directory, and a client that sends a token where there is one.
+
+    Where it made its own, actions and pages are asked for with that, unless a token or "" is given.
+    """
 
     built: Application
     home: Path
@@ -42,9 +46,18 @@ class Api:
 
     def open(self, method: str, path: str, token: str | None = None, **options: Any) -> TestResponse:
         headers = dict(options.pop("headers", {}))
-        if token is not None:
+        if token is None and (path.startswith("/nodes/") or (method == "POST" and "/node/" in path)):
+            token = self.own_token
+        if token:
             headers["Authorization"] = f"Bearer {token}"
         return self.client.open(path, method=method, headers=headers, **options)
+
+    @property
+    def own_token(self) -> str | None:
+        settings = self.built.services.settings
+        path = settings.state_dir / "token"
+        own = settings.tokens_file is None and settings.auth != "none"
+        return path.read_text().strip() if own else None
 
     def audit(self) -> list[dict[str, Any]]:
         path = self.built.services.settings.audit_path

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import socket
+import time
+from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -10,13 +12,17 @@ from werkzeug.test import TestResponse
 
 from clio_client.config.errors import ConfigError
 from clio_control_api.cli import application, settings_from
+from clio_control_api.principals import Role, Scope
 from clio_control_api.routes import ROUTES
-from clio_control_api.tokens import Role, new_token
+from clio_control_api.settings import ACTIONS
+from clio_control_api.tokens import Token, digest_of, line_of, new_token
 from clio_lab.simulator.process import SimulatorProcess
+from tests.ports import closed_port
 from tests.unit.control_api.support import TOKENS, Api, control_api, write_tokens
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 VIEWER, OPERATOR, NOBODY = "viewer", "operator", "anyone"
+UNKNOWN = "0" * 16
 ENDPOINTS = {
     "/api/topology": ("GET", VIEWER),
     "/api/system": ("GET", VIEWER),
@@ -34,12 +40,28 @@ ENDPOINTS = {
     "/api/v1/label/node_id/values": ("GET", VIEWER),
     "/api/v1/labels": ("GET POST", VIEWER),
     "/api/v1/status/buildinfo": ("GET", VIEWER),
+    "/api/actions/0": ("GET", VIEWER),
     "/api/openapi.json": ("GET", NOBODY),
     "/metrics": ("GET", VIEWER),
     "/-/healthy": ("GET", NOBODY),
     "/pages.css": ("GET", NOBODY),
+    "/operation.js": ("GET", NOBODY),
+    "/api/topology/rolling-shutdown": ("POST", OPERATOR),
+    "/api/topology/rolling-restart": ("POST", OPERATOR),
+    "/api/alertmanager": ("POST", OPERATOR),
+    "/api/operations": ("GET", VIEWER),
+    f"/api/operations/{UNKNOWN}": ("GET", VIEWER),
+    f"/api/operations/{UNKNOWN}/events": ("GET", VIEWER),
+    **{f"/api/operations/{UNKNOWN}/{word}": ("POST", OPERATOR) for word in ("abort", "pause", "resume")},
 }
 PAGES = {
+    "/": ("GET", NOBODY),
+    "/operations": ("GET", VIEWER),
+    f"/operations/{UNKNOWN}": ("GET", VIEWER),
+    f"/operations/{UNKNOWN}/events": ("GET", VIEWER),
+    **{f"/operations/{UNKNOWN}/{word}": ("POST", OPERATOR) for word in ("abort", "pause", "resume")},
+    "/operations/restart": ("GET POST", OPERATOR),
+    "/operations/shutdown": ("GET POST", OPERATOR),
     "/nodes/0/restart": ("GET POST", OPERATOR),
     "/nodes/0/shutdown": ("GET POST", OPERATOR),
     "/nodes/0/restart/0": ("GET", OPERATOR),
@@ -56,25 +78,34 @@ CALLERS = {
 }
 
 
-def expected(methods: str, role: str, method: str, caller: str) -> set[int]:
+def succeeds(path: str, role: str) -> int:
+    """What the path answers to who may ask for it."""
+    if UNKNOWN in path or path.endswith("/0") or path == "/api/alertmanager":
+        return 404  # no such thing, or switched off
+    if "/rolling-" in path:
+        return 400  # nothing says which nodes
+    # An action gets as far as SSH, which nothing listens for.
+    return 502 if role == OPERATOR and path.startswith("/api/") else 200
+
+
+def expected(path: str, methods: str, role: str, method: str, caller: str) -> set[int]:
     allowed = {*methods.split(), *({"HEAD"} if "GET" in methods else set())}
     if method == "OPTIONS":
         return {400}  # no preflight headers
     if method not in allowed:
         return {405}
     if role == NOBODY or role in CALLERS[caller][1]:
-        # An action gets as far as SSH, which nothing listens for.
-        return {200} if role != OPERATOR else {502}
+        return {succeeds(path, role)}
     return {403} if caller == VIEWER else {401}
 
 
 @pytest.fixture
 def strict(tmp_path: Path, simulator: SimulatorProcess, hosts: str) -> Api:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = probe.getsockname()[1]
     limits = {"failed_logins_per_minute": 100_000, "actions_per_minute": 100_000}
-    with control_api(tmp_path, hosts, tokens=True, ssh={"port": free}, limits=limits) as built:
+    with (
+        closed_port() as port,
+        control_api(tmp_path, hosts, tokens=True, ssh={"port": port}, limits=limits) as built,
+    ):
         yield built
 
 
@@ -93,7 +124,7 @@ def test_role_by_endpoint_by_method(strict: Api, caller: str) -> None:
     for path, (methods, role) in ENDPOINTS.items():
         for method in METHODS:
             answer = strict.open(method, path, token, query_string=QUERIES.get(path))
-            if answer.status_code not in expected(methods, role, method, caller):
+            if answer.status_code not in expected(path, methods, role, method, caller):
                 wrong.append((path, method, answer.status_code, answer.text[:100]))
             if answer.status_code >= 400 and method != "HEAD":
                 assert answer.json["error"], (path, method)
@@ -122,11 +153,10 @@ def test_pages_by_role(strict: Api, caller: str) -> None:
                 # Without the form's secret nobody gets through; without a log-in one is asked for.
                 wanted = 302 if caller == NOBODY and role == OPERATOR else 403
                 assert answer.status_code == wanted, (path, method)
-            elif role == OPERATOR:
-                found = {NOBODY: 302, VIEWER: 403, OPERATOR: 404 if path.endswith("/0") else 200}
-                assert answer.status_code == found[caller], (path, method)
+            elif role == NOBODY or (caller != NOBODY and role in (VIEWER, caller)):
+                assert answer.status_code == succeeds(path, role), (path, method)
             else:
-                assert answer.status_code == 200, (path, method)
+                assert answer.status_code == (302 if caller == NOBODY else 403), (path, method)
 
 
 def test_security_headers_everywhere(strict: Api) -> None:
@@ -149,11 +179,110 @@ def test_refuses_to_start_open(tmp_path: Path, host: str) -> None:
         pass
 
 
-def test_starts_on_any_address_with_tokens(tmp_path: Path) -> None:
-    tokens = write_tokens(tmp_path / "tokens")
-    settings = settings_from({"host": "0.0.0.0", "port": "0", "tokens_file": tokens}, {}, tmp_path)
+# --- without a tokens file ----------------------------------------------------------------------------
+
+
+def test_by_default_actions_need_the_token_made_at_the_first_start(
+    tmp_path: Path, simulator: SimulatorProcess, hosts: str
+) -> None:
+    with control_api(tmp_path, hosts, ssh={"port": 1}) as api:
+        made = api.built.made_token
+        assert made == api.built.services.settings.state_dir / "token"
+        assert made.stat().st_mode & 0o777 == 0o600
+        assert (made.parent / "tokens").stat().st_mode & 0o777 == 0o600
+        assert api.get("/api/topology").status_code == 200
+        assert api.get("/metrics").status_code == 200
+        for action in ACTIONS:
+            path = f"/api/topology/node/0/{action}"
+            refused = api.post(path, "")
+            assert refused.status_code == 401
+            assert "state directory" in refused.json["error"]
+            assert refused.headers["WWW-Authenticate"].startswith("Bearer")
+            assert api.post(path, new_token()).status_code == 401
+            assert api.get(f"/nodes/0/{action}", "").status_code == 302
+            assert api.post(f"/nodes/0/{action}", "").status_code == 302
+            assert api.post(path, api.own_token).status_code == 502
+        assert {line.get("actor") for line in api.audit() if line["event"] == "begin"} == {"operator"}
+        # A wrong token is refused for reads too: who sends one means it.
+        assert api.get("/api/topology", new_token()).status_code == 401
+        # In a browser: log in with it, then confirm.
+        token = api.own_token
+        assert token is not None
+        assert log_in(api, token, "/nodes/0/shutdown").headers["Location"] == "/nodes/0/shutdown"
+        secret = form_secret(api.get("/nodes/0/shutdown", ""))
+        assert api.post("/nodes/0/shutdown", "", data={"csrf": secret}).status_code == 303
+    with control_api(tmp_path, hosts) as again:  # the next start makes none
+        assert again.built.made_token is None
+        assert again.get("/nodes/0/restart", token).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "settings", [{"external_url": "https://c.example"}, {"proxy_hops": 1}, {"auth": "all"}], ids=str
+)
+def test_reads_are_closed_behind_a_proxy_and_where_it_is_said(
+    tmp_path: Path, simulator: SimulatorProcess, hosts: str, settings: dict[str, object]
+) -> None:
+    with control_api(tmp_path, hosts, **settings) as api:
+        assert api.get("/api/topology").status_code == 401
+        assert api.get("/metrics").status_code == 401
+        assert api.get("/-/healthy").status_code == 200
+        assert api.get("/api/topology", api.own_token).status_code == 200
+
+
+PROXIED = [
+    {"X-Forwarded-For": "127.0.0.1"}, {"X-Forwarded-Host": "localhost"}, {"Forwarded": "for=127.0.0.1"},
+    {"Via": "1.1 proxy"}, {"X-Real-IP": "127.0.0.1"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("headers", PROXIED, ids=str)
+def test_what_a_proxy_passes_on_does_not_act(
+    tmp_path: Path, simulator: SimulatorProcess, hosts: str, headers: dict[str, str]
+) -> None:
+    with control_api(tmp_path, hosts, auth="none", ssh={"port": 1}) as api:
+        for method, path in (
+            ("GET", "/api/topology"),
+            ("POST", "/api/topology/node/0/shutdown"),
+            ("GET", "/nodes/0/shutdown"),
+        ):
+            refused = api.open(method, path, headers=headers)
+            assert refused.status_code == 403
+            assert "through a proxy" in refused.text
+        assert api.post("/api/topology/node/0/shutdown").status_code == 502
+
+
+def test_the_old_openness_has_to_be_asked_for(
+    tmp_path: Path, simulator: SimulatorProcess, hosts: str
+) -> None:
+    with control_api(tmp_path, hosts, auth="none", ssh={"port": 1}) as api:
+        assert any("every user" in warning for warning in api.built.warnings)
+        assert not (api.built.services.settings.state_dir / "token").exists()
+        page = api.get("/nodes/0/shutdown")
+        assert page.status_code == 200
+        assert api.post("/nodes/0/shutdown", data={"csrf": "x"}).status_code == 403
+        assert api.post("/nodes/0/shutdown", data={"csrf": form_secret(page)}).status_code == 303
+        assert api.get("/api/topology", new_token()).status_code == 200
+        assert api.post("/api/topology/node/0/restart", headers=HOST).status_code == 502
+        assert api.post("/api/topology/node/0/restart", headers={"Host": "evil.example"}).status_code == 403
+        # There is nothing to log in to, and that is said.
+        assert "No log-in needed" in api.get("/login").text
+        answer = api.post("/login", data={"token": new_token()})
+        assert (answer.status_code, "No log-in needed" in answer.text) == (200, True)
+        assert api.post("/logout").status_code == 403
+
+
+@pytest.mark.parametrize("web", [None, "http_server_config: {headers: {X-Frame-Options: deny}}\n"])
+def test_starts_on_any_address_with_tokens(tmp_path: Path, web: str | None) -> None:
+    """A web configuration that has headers only is no TLS."""
+    flags = {"host": "0.0.0.0", "port": "0", "tokens_file": write_tokens(tmp_path / "tokens")}
+    if web is not None:
+        (tmp_path / "web.yml").write_text(web)
+        flags["web_config_file"] = tmp_path / "web.yml"
+    settings = settings_from(flags, {}, tmp_path)
     with application(settings, {}, tmp_path) as built:
         assert any("clear text" in warning for warning in built.warnings)
+        assert built.made_token is None
+        assert not (tmp_path / ".local/state/clio-control-api/tokens").exists()
 
 
 def test_basic_auth_of_the_web_configuration_is_refused(tmp_path: Path) -> None:
@@ -207,6 +336,20 @@ def test_a_link_on_another_site_may_open_a_page_but_not_act(api: Api) -> None:
     assert api.post("/nodes/0/restart", headers={**HOST, **link}).status_code == 403
 
 
+@pytest.mark.parametrize("host", ["[::", "[x]", "a:99999", "a:b", "a b", "a/b", "u@localhost", "localhost,x"])
+def test_a_host_that_is_none_is_a_bad_request(api: Api, guarded: Api, host: str) -> None:
+    for built, token in ((api, None), (guarded, TOKENS["anna"][1])):
+        answer = built.get("/api/topology", token, headers={"Host": host})
+        assert answer.status_code == 400, answer.text
+        assert answer.json["error"]
+
+
+@pytest.mark.parametrize("host", ["[::1]:5000", "[::1]", "localhost:", "LOCALHOST:1"])
+def test_a_host_in_any_form_is_answered_to(guarded: Api, host: str) -> None:
+    same = {"Host": host, "Origin": f"http://{host.lower().rstrip(':')}", "Sec-Fetch-Site": "same-origin"}
+    assert guarded.get("/api/topology", TOKENS["vera"][1], headers=same).status_code == 200
+
+
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:5000", "127.0.0.1.evil.example", "", "[::"])
 def test_dns_rebinding_is_refused(api: Api, host: str) -> None:
     answer = api.get("/api/topology", headers={"Host": host})
@@ -255,11 +398,104 @@ def test_tokens_change_without_a_restart(guarded: Api) -> None:
     write_tokens(guarded.home / "tokens", {name: (Role.VIEWER, fresh)})
     assert guarded.get("/api/topology", fresh).status_code == 200
     assert guarded.get("/api/topology", old).status_code == 401
-    (guarded.home / "tokens").write_text("broken\n")
-    assert guarded.get("/api/topology", fresh).status_code == 200
-    (guarded.home / "tokens").unlink()
-    assert guarded.get("/api/topology", fresh).status_code == 200
-    assert guarded.get("/api/topology").status_code == 401
+
+
+def _emptied(path: Path) -> None:
+    path.write_text("")
+
+
+def _broken(path: Path) -> None:
+    path.write_text("broken\n")
+
+
+def _writable(path: Path) -> None:
+    path.chmod(0o622)
+
+
+def _replaced(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [_emptied, _broken, _writable, _replaced, Path.unlink])
+def test_a_tokens_file_that_cannot_be_used_lets_nobody_in(
+    guarded: Api, spoil: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_in(guarded, TOKENS["anna"][1])
+    anna, path = TOKENS["anna"][1], guarded.home / "tokens"
+    assert guarded.get("/nodes/0/restart").status_code == 200
+    spoil(path)
+    for _ in range(2):
+        refused = guarded.get("/api/topology", anna)
+        assert refused.status_code == 401
+        assert "log says why" in refused.json["error"]
+        assert guarded.get("/nodes/0/restart").status_code == 302
+    metrics = guarded.built.services.metrics.registry
+    assert metrics.get_sample_value("clio_control_tokens_file_usable") == 0
+    assert metrics.get_sample_value("clio_control_tokens", {"state": "valid"}) == 0
+    assert metrics.get_sample_value("clio_control_refused_tokens_total", {"reason": "unusable_file"}) == 2
+    assert capsys.readouterr().out.count("no token counts until it can") == 1
+    # A file that was only out of the way for a moment does not end a browser's log-in.
+    if path.is_dir():
+        path.rmdir()
+    write_tokens(path)
+    assert guarded.get("/api/topology", anna).status_code == 200
+    assert guarded.get("/nodes/0/restart").status_code == 200
+    assert metrics.get_sample_value("clio_control_tokens_file_usable") == 1
+
+
+def test_good_lines_hold_beside_bad_ones(guarded: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    good = new_token()
+    with (guarded.home / "tokens").open("a") as stream:
+        stream.write(f"oskar:operator:clio_in_clear\n{line_of('nora', Role.VIEWER, good)}\n")
+    assert guarded.get("/api/topology", good).status_code == 200
+    assert guarded.get("/api/topology", TOKENS["vera"][1]).status_code == 200
+    out = capsys.readouterr().out
+    assert "tokens:4: not a line" in out
+    assert "clio_in_clear" not in out
+    metrics = guarded.built.services.metrics.registry
+    assert metrics.get_sample_value("clio_control_tokens_bad_lines") == 1
+    assert metrics.get_sample_value("clio_control_tokens", {"state": "valid"}) == 3
+
+
+def test_an_expired_token_and_its_log_in_end(guarded: Api) -> None:
+    lasting, short = new_token(), new_token()
+    path = guarded.home / "tokens"
+
+    def write(expires: float) -> None:
+        tokens = [
+            Token("anna", Role.OPERATOR, digest_of(short), expires=expires),
+            Token("vera", Role.VIEWER, digest_of(lasting)),
+        ]
+        path.write_text("".join(token.line + "\n" for token in tokens))
+
+    write(time.time() + 3600)
+    log_in(guarded, short)
+    assert guarded.get("/nodes/0/restart").status_code == 200
+    write(time.time() - 1)
+    refused = guarded.get("/api/topology", short)
+    assert (refused.status_code, refused.json["error"]) == (401, "the token has expired")
+    assert guarded.get("/nodes/0/restart").status_code == 302
+    assert guarded.get("/api/topology", lasting).status_code == 200
+    metrics = guarded.built.services.metrics.registry
+    assert metrics.get_sample_value("clio_control_tokens", {"state": "expired"}) == 1
+
+
+def test_a_scope_limits_actions_not_reads(tmp_path: Path, simulator: SimulatorProcess, hosts: str) -> None:
+    token = new_token()
+    scoped = Token("anna", Role.OPERATOR, digest_of(token), Scope(nodes=("1-2",)))
+    with control_api(tmp_path, hosts, tokens=True, ssh={"port": 1}) as api:
+        (api.home / "tokens").write_text(scoped.line + "\n")
+        assert len(api.get("/api/topology", token).json["nodes"]) == 5
+        for action in ACTIONS:
+            refused = api.post(f"/api/topology/node/3/{action}", token)
+            assert refused.status_code == 403
+            assert "nodes=1-2" in refused.json["error"]
+            assert api.get(f"/nodes/3/{action}", token).status_code == 403
+            assert api.post(f"/nodes/3/{action}", token).status_code == 403
+        assert [(line["event"], line["node_id"]) for line in api.audit()] == [("refused", "3")] * 4
+        assert api.post("/api/topology/node/2/shutdown", token).status_code == 502
+        assert api.get("/nodes/2/shutdown", token).status_code == 200
 
 
 def test_a_revoked_token_ends_its_log_in(guarded: Api) -> None:
@@ -269,10 +505,14 @@ def test_a_revoked_token_ends_its_log_in(guarded: Api) -> None:
     assert guarded.get("/nodes/0/restart").status_code == 302
 
 
+def form_secret(page: TestResponse) -> str:
+    return page.text.split('name="csrf" value="')[1].split('"')[0]
+
+
 def log_in(api: Api, token: str, next_page: str = "") -> TestResponse:
-    page = api.get("/login").text
-    secret = page.split('name="csrf" value="')[1].split('"')[0]
-    return api.post("/login", data={"csrf": secret, "token": token, "next": next_page})
+    return api.post(
+        "/login", data={"csrf": form_secret(api.get("/login")), "token": token, "next": next_page}
+    )
 
 
 def test_the_cookie_is_for_this_site_and_for_pages_only(guarded: Api) -> None:
@@ -282,6 +522,7 @@ def test_the_cookie_is_for_this_site_and_for_pages_only(guarded: Api) -> None:
     cookie = answer.headers["Set-Cookie"]
     assert "SameSite=Strict" in cookie
     assert "HttpOnly" in cookie
+    assert "Secure" not in cookie
     assert TOKENS["anna"][1] not in cookie
     assert guarded.get("/api/topology").status_code == 401
     assert guarded.post("/api/topology/node/0/shutdown").status_code == 401
@@ -303,12 +544,124 @@ def test_a_strict_cookie_kept_back_is_asked_for_again(guarded: Api) -> None:
     assert "url=/nodes/1/restart?back=https%3A%2F%2Fg.example%2Fd" in page.text
 
 
+def test_logging_out_ends_the_log_in_wherever_its_cookie_is(guarded: Api) -> None:
+    log_in(guarded, TOKENS["anna"][1])
+    cookie = guarded.client.get_cookie("clio_control_session")
+    assert cookie is not None
+    page = guarded.get("/nodes/0/restart")
+    for wrong in ("", "x", form_secret(page)):
+        data = {"csrf": wrong}
+        if wrong != form_secret(page):
+            assert guarded.post("/logout", data=data).status_code == 403
+    way_out = page.text.split('action="/logout"')[1].split('value="')[1].split('"')[0]
+    assert guarded.post("/logout", data={"csrf": way_out}).status_code == 303
+    assert guarded.client.get_cookie("clio_control_session") is None
+    guarded.client.set_cookie("clio_control_session", cookie.value)
+    assert guarded.get("/nodes/0/restart").status_code == 302
+    assert guarded.post("/nodes/0/restart", data={"csrf": form_secret(page)}).status_code == 302
+
+
+def test_logging_in_again_ends_the_log_in_before(guarded: Api) -> None:
+    log_in(guarded, TOKENS["anna"][1])
+    first = guarded.client.get_cookie("clio_control_session")
+    assert first is not None
+    forms = guarded.get("/nodes/0/restart")
+    assert "Logged in" in guarded.get("/login").text
+    way_in = guarded.built.app.test_client()
+    page = way_in.get("/login")
+    way_in.set_cookie("clio_control_session", first.value)
+    # The form of before the log-in does not count for it: it belongs to somebody not logged in.
+    form = {"csrf": form_secret(page), "token": TOKENS["anna"][1]}
+    assert way_in.post("/login", data=form).status_code == 403
+    assert guarded.get("/nodes/0/restart").status_code == 200
+    assert form_secret(forms) != form_secret(page)
+
+
+def test_a_confirmation_counts_once_and_for_what_its_page_showed(
+    tmp_path: Path, simulator: SimulatorProcess, hosts: str
+) -> None:
+    with control_api(tmp_path, hosts, tokens=True, ssh={"port": 1}) as api:
+        log_in(api, TOKENS["anna"][1])
+        secret = form_secret(api.get("/nodes/0/shutdown"))
+        for path in ("/nodes/1/shutdown", "/nodes/0/restart", "/nodes/0/shutdown?hostname=127.96.0.1"):
+            assert api.post(path, data={"csrf": secret}).status_code == 403
+        assert [line for line in api.audit() if line["event"] == "begin"] == []
+        assert api.post("/nodes/0/shutdown", data={"csrf": secret}).status_code == 303
+        again = api.post("/nodes/0/shutdown", data={"csrf": secret})
+        assert again.status_code == 403
+        assert "sent already" in again.text
+        # Nor does one of another log-in.
+        other = api.built.app.test_client()
+        secret = form_secret(api.get("/nodes/1/shutdown"))
+        with api.built.app.app_context():
+            login = {"csrf": form_secret(other.get("/login")), "token": TOKENS["anna"][1]}
+        assert other.post("/login", data=login).status_code == 303
+        assert other.post("/nodes/1/shutdown", data={"csrf": secret}).status_code == 403
+
+
+def test_a_stolen_cookie_is_of_no_use_from_elsewhere(guarded: Api) -> None:
+    log_in(guarded, TOKENS["anna"][1])
+    elsewhere = {"environ_base": {"REMOTE_ADDR": "10.0.0.9"}}
+    assert guarded.get("/nodes/0/restart").status_code == 200
+    assert guarded.get("/nodes/0/restart", **elsewhere).status_code == 302
+    assert guarded.get("/nodes/0/restart").status_code == 200  # and its owner is not logged out by that
+
+
+def test_cookies_under_tls_are_for_this_host_alone(
+    tmp_path: Path, simulator: SimulatorProcess, hosts: str
+) -> None:
+    https = {"X-Forwarded-For": "10.0.0.7", "X-Forwarded-Proto": "https"}
+    with control_api(tmp_path, hosts, tokens=True, proxy_hops=1) as api:
+        page = api.get("/login", headers=https)
+        names = [cookie.split("=")[0] for cookie in page.headers.getlist("Set-Cookie")]
+        assert names == ["__Host-clio_control_form"]
+        visitor = page.headers["Set-Cookie"]
+        assert {"Secure", "HttpOnly", "Path=/", "SameSite=Strict"} <= {p.strip() for p in visitor.split(";")}
+        assert "Domain" not in visitor
+        form = {"csrf": form_secret(page), "token": TOKENS["anna"][1]}
+        headers = {**https, "Cookie": visitor.split(";")[0]}
+        answer = api.built.app.test_client(use_cookies=False).post("/login", data=form, headers=headers)
+        assert answer.status_code == 303
+        session = answer.headers["Set-Cookie"]
+        assert session.startswith("__Host-clio_control_session=")
+        assert "Secure" in session
+        # A cookie without the prefix, which any site of the domain can set, is not looked at.
+        plain = session.split(";")[0].removeprefix("__Host-")
+        client = api.built.app.test_client(use_cookies=False)
+        assert client.get("/nodes/0/restart", headers={**https, "Cookie": plain}).status_code == 302
+        whole = {**https, "Cookie": session.split(";")[0]}
+        assert client.get("/nodes/0/restart", headers=whole).status_code == 200
+        # Without TLS, or said by somebody who is no proxy, it is an ordinary one.
+        assert "__Host-" not in api.get("/login").headers["Set-Cookie"]
+
+
+def test_wrong_tokens_lock_nobody_else_out(tmp_path: Path, simulator: SimulatorProcess, hosts: str) -> None:
+    with control_api(tmp_path, hosts, tokens=True, limits={"failed_logins_per_minute": 2}) as api:
+        assert [api.get("/api/topology", new_token()).status_code for _ in range(4)] == [401, 401, 429, 429]
+        assert api.get("/api/topology", TOKENS["vera"][1]).status_code == 200
+        assert log_in(api, TOKENS["anna"][1]).status_code == 303
+        assert api.get("/nodes/0/restart").status_code == 200
+        for _ in range(5):  # those that count are not counted
+            assert api.get("/api/topology", TOKENS["vera"][1]).status_code == 200
+        metrics = api.built.services.metrics.registry
+        assert metrics.get_sample_value("clio_control_refused_tokens_total", {"reason": "unknown"}) == 4
+
+
+def test_refused_tokens_are_logged_but_not_shown(guarded: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = new_token()
+    guarded.get("/api/topology", wrong)
+    out = capsys.readouterr().out
+    assert "a token was refused" in out
+    assert "127.0.0.1" in out
+    assert wrong not in out
+
+
 def test_wrong_tokens_are_limited(tmp_path: Path, simulator: SimulatorProcess, hosts: str) -> None:
     with control_api(tmp_path, hosts, tokens=True, limits={"failed_logins_per_minute": 3}) as api:
         statuses = [api.get("/api/topology", new_token()).status_code for _ in range(5)]
         assert statuses == [401, 401, 401, 429, 429]
         limited = api.get("/api/topology", new_token())
-        assert int(limited.headers["Retry-After"]) > 0
+        assert 1 <= int(limited.headers["Retry-After"]) <= 20  # one more each 20 seconds
         assert limited.json["error"]
 
 
@@ -333,6 +686,13 @@ def test_refused_actions_are_in_the_audit_log(guarded: Api) -> None:
     ]
     assert lines[1]["node_id"] == "2"
     assert all("clio_" not in str(line) for line in lines)
+
+
+def test_actions_on_what_is_not_there_are_in_the_audit_log(guarded: Api) -> None:
+    assert guarded.post("/api/topology/node/4711/shutdown", TOKENS["anna"][1]).status_code == 404
+    assert guarded.get("/api/node/4711/workers", TOKENS["anna"][1]).status_code == 404
+    (line,) = guarded.audit()
+    assert (line["event"], line["status"], line["node_id"], line["actor"]) == ("refused", 404, "4711", "anna")
 
 
 def test_nothing_is_done_without_an_audit_log(
@@ -365,3 +725,17 @@ def test_the_way_back_leads_to_the_dashboard_only(
     with control_api(tmp_path, hosts, dashboard_url="https://g.example/d/home") as api:
         page = api.get("/nodes/0/restart", query_string={"back": back}).text
     assert f'class="button" href="{found}"' in page
+
+
+def test_the_confirm_page_shows_what_runs_with_its_placeholders_filled(
+    tmp_path: Path, simulator: SimulatorProcess, hosts: str
+) -> None:
+    port = hosts.split()[0].rpartition(":")[2]
+    commands = {"shutdown": ["systemctl", "stop", "clio@{node_id}", "{hostname} {port}"]}
+    ssh = {"commands": commands, "program": "/opt/n{node_id}/clio_run"}
+    with control_api(tmp_path, hosts, ssh=ssh) as api:
+        page = unescape(api.get("/nodes/2/shutdown").text)
+        assert f"systemctl stop clio@2 '127.96.0.3 {port}'" in page
+        assert "/opt/n2/clio_run stop, then /opt/n2/clio_run start" in unescape(
+            api.get("/nodes/2/restart").text
+        )

@@ -95,7 +95,7 @@ def test_settings_reach_the_shell_as_plain_text(tmp_path: Path) -> None:
     )
     done = run_script(found.script("shutdown"), tmp_path)
     assert done.stdout.decode() == f"{value.replace('{node_id}', '0')}|" * 2
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / ".clio"]
 
 
 def test_output_is_made_printable() -> None:

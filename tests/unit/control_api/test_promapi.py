@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clio_control_api.api import TopologyNode
-from clio_control_api.promapi import Matcher, PromError, parse_selector, series_of
+from clio_control_api.promapi import Matcher, PromError, ids_regex, parse_selector, series_of
 from clio_lab.simulator.process import SimulatorProcess
 from tests.unit.control_api.support import NODES, Api, control_api
 
@@ -63,7 +64,7 @@ def test_refuses(text: str) -> None:
 
 def test_no_regular_expression_from_a_request_is_run() -> None:
     with pytest.raises(PromError, match="alternatives of plain texts"):
-        Matcher("hostname", "=~", "(a+)+$").matches("a" * 50)
+        Matcher.compiled("hostname", "=~", "(a+)+$").matches("a" * 50)
 
 
 @given(st.text(max_size=200))
@@ -86,6 +87,43 @@ def test_quoting_brings_any_search_through(text: str) -> None:
         refused = ""
         assert selector.search == text
     assert not refused or refused.startswith("search:")  # read whole; refused as a search only
+
+
+@given(st.sets(st.integers(0, 3000), min_size=1, max_size=200), st.integers(1, 1200))
+def test_the_expression_for_ids_means_them_and_no_others(scattered: set[int], run: int) -> None:
+    ids = scattered | set(range(min(scattered), min(scattered) + run))
+    expression = re.compile(ids_regex(sorted(ids)))
+    assert {number for number in range(4500) if expression.fullmatch(str(number))} == ids
+
+
+def test_the_expression_for_neighbours_is_short() -> None:
+    assert ids_regex([3, 1]) == "3|1"
+    assert ids_regex(range(8, 27)) == "[8-9]|1[0-9]|2[0-6]"
+    assert ids_regex(range(1024)) == "[0-9]|[1-9][0-9]|[1-9][0-9][0-9]|10[0-1][0-9]|102[0-3]"
+
+
+def test_alternatives_are_bounded() -> None:
+    parse_selector('clio_node_search{hostname=~"' + "|".join("a" * 256) + '"}')
+    with pytest.raises(PromError, match="257 alternatives, more than 256"):
+        parse_selector('clio_node_search{hostname=~"' + "|".join("a" * 257) + '"}')
+
+
+def test_an_answer_has_each_series_once_and_so_many_selectors(api: Api) -> None:
+    same = ["clio_node_search{search='1-2'}"] * 40
+    assert len(data(api, "/api/v1/series", **{"match[]": same})) == 2
+    many = [f"clio_node_search{{search='{n}'}}" for n in range(17)]
+    for path in ("/api/v1/series", "/api/v1/label/node_id/values"):
+        answer = api.get(path, query_string={"match[]": many})
+        assert answer.status_code == 400
+        assert "17 different match[]" in answer.json["error"]
+
+
+@pytest.mark.parametrize("text", ["9" * 257, "x" * 5000, "1-", "!" * 250, ",".join("1" * 65), "\x00", "1-0"])
+def test_an_invalid_search_is_refused_however_long(api: Api, text: str) -> None:
+    assert api.get("/api/topology", query_string={"search": text}).status_code == 400
+    answer = api.get("/api/v1/series", query_string={"match[]": f'clio_node_search{{search="{text}"}}'})
+    assert answer.status_code == 400
+    assert len(answer.json["error"]) < 500
 
 
 def data(api: Api, path: str, **query: Any) -> Any:

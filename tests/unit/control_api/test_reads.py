@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from clio_client.config.runtime_files import RuntimeConfigFiles
 from clio_lab.simulator.process import SimulatorProcess
+from tests.exporter_process import eventually
 from tests.unit.control_api.support import NODES, Api, control_api
 
 NODE_FIELDS = {
@@ -90,23 +93,40 @@ def test_pools_and_configuration(api: Api) -> None:
         "mod_name": "clio_bdev", "pool_name": "ram::x", "pool_id": "301.0", "pool_query": "local",
     }  # fmt: skip
     config = api.get("/api/config").json["config"]
-    assert config["networking"] == {"port": 9413, "password": "<secret>"}
+    assert config["networking"].pop("password").startswith("<hidden ")
+    assert config["networking"] == {"port": 9413}
     (api.home / "clio.yaml").unlink()
     missing = api.get("/api/config")
     assert missing.status_code == 404
     assert "clio.yaml" in missing.json["error"]
 
 
+def test_a_configuration_on_a_slow_file_system_is_not_a_missing_one(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slow(*_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(RuntimeConfigFiles, "read_within", slow)
+    answer = api.get("/api/config")
+    assert answer.status_code == 503
+    assert "takes longer" in answer.json["error"]
+
+
 @pytest.mark.parametrize("fault", ["refused", "hang", "silent", "garbage", "non-zmq", "truncated:40"])
 def test_one_bad_node_costs_the_others_nothing(api: Api, simulator: SimulatorProcess, fault: str) -> None:
     simulator.set_fault(2, fault)
-    for path in READ_PATHS:
+
+    def read(path: str) -> bool:
         started = time.monotonic()
         answer = api.get(path)
         assert time.monotonic() - started < 3, path
         assert answer.status_code == (503 if "/node/2/" in path else 200), (path, answer.text)
-        if "/node/2/" in path:
-            assert answer.json["error"]
+        return "/node/2/" not in path or bool(answer.json["error"])
+
+    for path in READ_PATHS:
+        # Once: a busy machine may make any node late. A wait for the bad one would be there each time.
+        eventually(path, partial(read, path), 20, pause=0.1)
     nodes = api.get("/api/topology").json["nodes"]
     assert [node["alive"] for node in nodes] == [True, True, False, True, True]
     assert set(nodes[2]) == NODE_FIELDS

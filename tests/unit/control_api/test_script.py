@@ -19,8 +19,8 @@ from clio_client.protocol.codec import Generation
 from clio_client.transport.interface import NodeAddress
 from clio_control_api.node_script import SCRIPT, NodePlan
 from clio_control_api.settings import SshSettings
+from tests.ports import free_port
 from tests.unit.control_api.support import run_script
-from tests.unit.lab.simulator.raw_client import free_base_port
 
 HELP = {
     "2.3": "Commands:\n  start  Start the server; it recovers\n  stop  Stop\nLegacy:\n  runtime <start|stop>",
@@ -42,10 +42,16 @@ def plan(home: Path, port: int | None = None, **settings: object) -> NodePlan:
 
     A restart ends what holds the node's client port, so it must never be a port of somebody else's.
     """
-    port = free_base_port() if port is None else port
+    port = free_port() if port is None else port
     member = Member("", 3, "127.0.0.1", NodeAddress("127.0.0.1", port))
-    environment = {"PATH": f"{home}:/usr/bin:/bin"}
-    return NodePlan(member, SshSettings(environment=environment, **settings))  # type: ignore[arg-type]
+    settings = {"environment": {"PATH": f"{home}:/usr/bin:/bin"}, "start_timeout": 1.0, **settings}
+    return NodePlan(member, SshSettings(**settings))  # type: ignore[arg-type]
+
+
+def await_free(home: Path) -> None:
+    """Until no sequence of a restart holds a lock."""
+    for lock in (home / ".clio" / "control").glob("*.lock"):
+        subprocess.run(["flock", "-w", "30", str(lock), "true"], timeout=40, check=True)
 
 
 def wait_for(condition: object, seconds: float = 20) -> None:
@@ -77,6 +83,7 @@ def test_words_of_each_generation(tmp_path: Path, version: str, name: str) -> No
     stop, start = WORDS[version]
     assert calls.read_text().splitlines() == [stop, stop, start]
     assert log.stat().st_mode & 0o077 == 0
+    await_free(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +142,7 @@ def test_a_restart_survives_its_caller_and_rotates_its_log(tmp_path: Path) -> No
         assert run_script(plan(tmp_path).script("restart"), tmp_path).returncode == 0
         wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip())
         pids.append(int((tmp_path / "pid").read_text()))
+        await_free(tmp_path)
     try:
         assert all(alive(pid) for pid in pids)
         assert os.getsid(pids[0]) != os.getsid(0)
@@ -200,19 +208,20 @@ def restarted(tmp_path: Path, port: int, **settings: object) -> str:
     command(tmp_path, "clio_run", 'case $1 in start) echo "$@" >"$HOME/started" ;; esac')
     assert run_script(plan(tmp_path, port, **settings).script("restart"), tmp_path).returncode == 0
     wait_for((tmp_path / "started").exists)
+    await_free(tmp_path)
     return (tmp_path / ".clio" / "restart-node3.log").read_text()
 
 
 @pytest.mark.parametrize("name", ["clio_run", "chimaera", "chimaera_start_runtime"])
 def test_a_restart_ends_a_hung_runtime(tmp_path: Path, elsewhere: Path, name: str) -> None:
-    port = free_base_port()
+    port = free_port()
     with holder(executable(elsewhere, name), port + 3) as process:
         assert "still holds port" in restarted(tmp_path, port)
         assert process.wait(10) < 0
 
 
 def test_a_restart_ends_a_runtime_whose_wheel_was_replaced(tmp_path: Path, elsewhere: Path) -> None:
-    port = free_base_port()
+    port = free_port()
     program = executable(elsewhere, "clio_run")
     with holder(program, port + 3) as process:
         program.unlink()
@@ -221,7 +230,7 @@ def test_a_restart_ends_a_runtime_whose_wheel_was_replaced(tmp_path: Path, elsew
 
 
 def test_a_restart_ends_a_runtime_of_the_configured_name(tmp_path: Path, elsewhere: Path) -> None:
-    port = free_base_port()
+    port = free_port()
     program = executable(elsewhere, "site runtime")
     link = tmp_path / "bin"
     link.symlink_to(program)
@@ -232,6 +241,7 @@ def test_a_restart_ends_a_runtime_of_the_configured_name(tmp_path: Path, elsewhe
         script = plan(home, port, program=str(link)).script("restart")
         assert run_script(script, home).returncode == 0
         assert process.wait(30) < 0
+    await_free(home)
 
 
 @pytest.mark.parametrize("words", [("clio_run",), ("-d", "/srv/clio-data"), ("chimaera", "start")])
@@ -239,7 +249,7 @@ def test_a_restart_ends_a_runtime_of_the_configured_name(tmp_path: Path, elsewhe
 def test_a_restart_ends_nothing_else_on_the_port(
     tmp_path: Path, elsewhere: Path, name: str, words: tuple[str, ...]
 ) -> None:
-    port = free_base_port()
+    port = free_port()
     with holder(executable(elsewhere, name), port + 3, *words) as process:
         log = restarted(tmp_path, port)
         assert alive(process.pid)
@@ -248,7 +258,7 @@ def test_a_restart_ends_nothing_else_on_the_port(
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can start processes of another user")
 def test_a_restart_ends_no_other_users_runtime(tmp_path: Path, elsewhere: Path) -> None:
-    port = free_base_port()
+    port = free_port()
     with holder(executable(elsewhere, "clio_run"), port + 3, user=65534) as process:
         log = restarted(tmp_path, port)
         assert alive(process.pid)

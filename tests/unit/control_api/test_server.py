@@ -17,8 +17,8 @@ import pytest
 
 from clio_web.options import ServerLimits, WebOptions
 from clio_web.server import WebServer
+from tests.ports import free_port
 from tests.unit.control_api.support import write_tokens
-from tests.unit.lab.simulator.raw_client import free_base_port
 
 
 def run(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -28,7 +28,7 @@ def run(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def test_serves_while_no_runtime_is_up_and_stops_on_a_signal(tmp_path: Path) -> None:
-    (tmp_path / "hosts").write_text(f"127.0.0.1:{free_base_port()}\n")
+    (tmp_path / "hosts").write_text(f"127.0.0.1:{free_port()}\n")
     process = run(tmp_path, "--hostfile", "hosts")
     try:
         assert process.stderr is not None

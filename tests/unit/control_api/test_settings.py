@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from clio_client.config.errors import ConfigError
-from clio_control_api.settings import Settings, SshSettings, load
+from clio_control_api.settings import Settings, SshSettings, load, private_directory
 
 
 def read(tmp_path: Path, text: str = "", env: dict[str, str] | None = None, **flags: object) -> Settings:
@@ -103,3 +104,33 @@ def test_errors_name_the_place(tmp_path: Path, text: str, problem: str | None) -
 
 def test_a_node_without_settings_has_the_common_ones(tmp_path: Path) -> None:
     assert read(tmp_path, "").ssh_of("nowhere").ssh.user is SshSettings().user
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o1777])
+def test_a_state_directory_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
+    state = tmp_path / "state"
+    private_directory(state)
+    assert state.stat().st_mode & 0o777 == 0o700
+    state.chmod(mode)
+    with pytest.raises(ConfigError, match=rf"{state}.*can be written by others \(mode {mode:o}"):
+        private_directory(state)
+    state.chmod(0o755)
+    private_directory(state)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_another_users_state_directory_is_refused(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, -1)
+    with pytest.raises(ConfigError, match="user 65534"):
+        private_directory(tmp_path)
+
+
+def test_nodes_whose_host_keys_are_not_checked_are_named(tmp_path: Path) -> None:
+    assert load(None, {}, {}, tmp_path).unchecked_hosts() == set()
+    (tmp_path / "e.yaml").write_text("clusters: [{name: lab, nodes: [a, b]}]\n")
+    text = (
+        "exporter_config: e.yaml\nnodes: {'3': {host_keys: off}}\nclusters: {lab: {ssh: {host_keys: off}}}\n"
+    )
+    (tmp_path / "c.yaml").write_text(text)
+    found = load(tmp_path / "c.yaml", {}, {}, tmp_path)
+    assert found.unchecked_hosts() == {"node 3", "all nodes of cluster lab"}

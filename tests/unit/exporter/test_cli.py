@@ -25,7 +25,7 @@ def settings(*arguments: str) -> Settings:
     return flags.settings(parser.parse_args(arguments))
 
 
-@pytest.mark.parametrize("command", [[], ["scrape"], ["demo"], ["simulate"]])
+@pytest.mark.parametrize("command", [[], ["scrape"], ["demo"], ["simulate"], ["dashboards"], ["rules"]])
 def test_help(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "clio_exporter", *command, "--help"],
@@ -45,6 +45,21 @@ def test_help(command: list[str]) -> None:
             "scrape",
         ):
             assert flag in done.stdout
+
+
+def test_only_what_is_switched_on() -> None:
+    chosen = settings("--collector.disable-defaults", "--collector.worker", "--collector.cost").collectors
+    assert {each.name for each in COLLECTORS if chosen.is_enabled(each.name)} == {"worker", "cost"}
+
+
+def test_devices_and_pools_by_name() -> None:
+    chosen = settings("--collector.bdev.include=ram.*", "--collector.pool.exclude=cte_.*").collectors
+    assert chosen.bdev_include is not None
+    assert chosen.bdev_include.pattern == "ram.*"
+    assert chosen.pool_exclude is not None
+    assert (chosen.bdev_exclude, chosen.pool_include) == (None, None)
+    with pytest.raises(ConfigError, match=r"--collector\.bdev\.include.* is no regular expression"):
+        settings("--collector.bdev.include=(")
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,7 +136,8 @@ def test_flags_go_over_the_settings_file(tmp_path: Path) -> None:
 def test_every_collector_can_be_switched(collector: str) -> None:
     assert settings(f"--collector.{collector}").collectors.is_enabled(collector)
     off = settings(f"--no-collector.{collector}").collectors
-    assert [c.name for c in COLLECTORS if not off.is_enabled(c.name)] == [collector]
+    expected = [c.name for c in COLLECTORS if c.name == collector or not c.on_by_default]
+    assert [c.name for c in COLLECTORS if not off.is_enabled(c.name)] == expected
 
 
 @pytest.mark.parametrize(

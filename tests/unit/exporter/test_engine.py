@@ -467,6 +467,66 @@ def test_a_probe_asks_one_member(bench: Bench) -> None:
     assert of_collector(found)["worker"] == 1
 
 
+def test_a_probe_tells_how_it_went(bench: Bench) -> None:
+    bench.nodes["n2"].answers["worker_stats"] = b"\xc1"
+    bench.nodes["n1"].down = RefusedError("nothing listens")
+    engine = bench.engine()
+    lines = list(engine.probe("n2:9413", None, LONG).report())
+    assert lines[:5] == [
+        "target: n2:9413",
+        "cluster: (without a name)",
+        "node id: 2",
+        "hostname: n2",
+        "state: up",
+    ]
+    assert any(line.startswith("system_stats: ok, ") for line in lines)
+    assert any(line.startswith("worker_stats: failed (malformed): ") for line in lines)
+    assert lines[-1].startswith("everything: ")
+    down = list(engine.probe("n1:9413", None, LONG).report())
+    assert down[4] == "state: down (refused): nothing listens"
+
+
+def test_the_landing_page_shows_who_is_down_and_why(bench: Bench) -> None:
+    bench.nodes["n1"].down = RefusedError("nothing listens")
+    engine = bench.engine()
+    (before,) = engine.summary()
+    assert [(node.node_id, node.state) for node in before.states] == [
+        (0, "unknown"),
+        (1, "unknown"),
+        (2, "unknown"),
+    ]
+    engine.scrape(None, LONG)
+    (after,) = engine.summary()
+    assert [(node.node_id, node.state) for node in after.states] == [(1, "down"), (0, "up"), (2, "up")]
+    assert after.states[0].reason == "refused, nothing listens"
+
+
+@pytest.mark.parametrize(
+    ("section", "kept"),
+    [
+        ("bdev: {include: 'ram::.*'}", lambda name: name.startswith("ram::")),
+        ("bdev: {exclude: 'ram::.*'}", lambda name: not name.startswith("ram::")),
+        ("bdev: {exclude: 'ram'}", lambda name: True),
+        (
+            "pool: {include: 'cte_.*', exclude: '.*main'}",
+            lambda name: name.startswith("cte_") and "main" not in name,
+        ),
+    ],
+)
+def test_pools_and_devices_by_name(bench: Bench, section: str, kept: Callable[[str], bool]) -> None:
+    def names(found: Values) -> set[str]:
+        metric = f"clio_{section.partition(':')[0]}_info"
+        return {dict(labels)["pool_name"] for labels in found.get(metric, {})}
+
+    all_names = names(values(bench.engine().scrape(None, LONG)))
+    hosts = bench.path / "hosts"
+    hosts.write_text("n0\nn1\nn2\n")
+    text = f"clusters: [{{hostfile: {hosts}}}]\ncollectors: {{{section}}}\n"
+    found = values(bench.from_file(text).scrape(None, LONG))
+    assert names(found) == {name for name in all_names if kept(name)}
+    assert of_collector(found) == dict.fromkeys(of_collector(found), 1)
+
+
 def test_a_probe_may_leave_out_the_default_port(bench: Bench) -> None:
     assert up(values(bench.engine().probe("N2", None, LONG))) == {"n2": 1}
 

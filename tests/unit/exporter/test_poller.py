@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,9 @@ class Bench:
             return snapshot
 
         return self._loop.run_until_complete(ask())
+
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        self._loop.call_later(seconds, call)
 
     def close(self) -> None:
         self._runner.close() if self._runner else self._loop.close()
@@ -113,6 +117,63 @@ def test_what_is_remembered_says_nothing_of_the_state(bench: MakeBench, version:
     assert not snapshot.up
     assert isinstance(snapshot.failure, HungError)
     assert snapshot.pools == ()
+
+
+@pytest.mark.parametrize(
+    ("topics", "first"),
+    [
+        (ALL, "worker_stats"),
+        (frozenset({Topic.SYSTEM, Topic.BDEVS}), STATE_QUERY),
+        (frozenset({Topic.WORKERS}), STATE_QUERY),
+        (frozenset[Topic](), STATE_QUERY),
+    ],
+)
+def test_the_round_trip_is_that_of_one_small_question(
+    bench: MakeBench, topics: frozenset[Topic], first: str
+) -> None:
+    b = bench()
+    for _ in range(2):
+        snapshot = b.poll(topics)
+        assert b.node.asked[0] == first
+        assert snapshot.round_trip is not None
+        assert snapshot.duration is not None
+        assert 0 < snapshot.round_trip <= snapshot.duration
+
+
+def test_the_first_question_is_asked_alone(bench: MakeBench) -> None:
+    gate = threading.Event()
+    node = MemoryNode(gate=gate, gated=frozenset({"worker_stats"}))
+    b = bench(node)
+    asked_meanwhile: list[list[str]] = []
+
+    def release() -> None:
+        asked_meanwhile.append(list(node.asked))
+        gate.set()
+
+    b.later(0.05, release)
+    snapshot = b.poll()
+    assert asked_meanwhile == [["worker_stats"]]
+    assert snapshot.round_trip is not None
+    assert snapshot.round_trip >= 0.05
+
+
+def test_a_first_question_that_is_lost_does_not_cost_the_others(bench: MakeBench) -> None:
+    node = MemoryNode(gate=threading.Event(), gated=frozenset({"worker_stats"}))
+    snapshot = bench(node, timeout=1.0).poll()
+    assert snapshot.up
+    assert snapshot.bdevs
+    assert snapshot.newest is not None
+    assert isinstance(snapshot.results[Topic.WORKERS].error, HungError)
+    assert snapshot.round_trip is None
+
+
+def test_questions_are_counted_over_scrapes(bench: MakeBench) -> None:
+    b = bench()
+    total = 0
+    for _ in range(3):
+        snapshot = b.poll()
+        total += len(b.node.asked)
+        assert snapshot.questions == total
 
 
 def test_generation_z_is_asked_for_workers_only(bench: MakeBench) -> None:

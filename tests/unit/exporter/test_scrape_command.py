@@ -16,14 +16,14 @@ from clio_exporter import cli
 from clio_exporter import scrape_command as shell
 from clio_lab.simulator.process import SimulatorProcess
 from tests.paths import ROOT
-from tests.unit.lab.simulator.raw_client import free_base_port
+from tests.ports import free_port
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
 def simulator() -> Iterator[tuple[SimulatorProcess, int]]:
-    port = free_base_port()
+    port = free_port()
     with SimulatorProcess(
         "--nodes", "3", "--base-port", str(port), "--address", "127.96.2.1", "--age", "50", "--workers", "2"
     ) as process:

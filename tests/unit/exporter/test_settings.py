@@ -30,16 +30,20 @@ def enabled(settings: Settings) -> list[str]:
 
 def test_the_sections_of_the_exporter() -> None:
     settings = parse(TEXT)
-    assert settings.collectors == CollectorSettings(None, frozenset({"cte", "config"}), 120.0, 30.0)
+    assert settings.collectors == CollectorSettings(
+        None, frozenset(), frozenset({"cte", "config"}), 120.0, 30.0
+    )
     assert settings.probe == ProbeSettings(True)
     assert settings.runtime.max_in_flight == 2
     hash(settings)
 
 
-def test_without_a_file_all_collectors_run() -> None:
+def test_without_a_file_all_collectors_run_that_are_on_by_default() -> None:
     for text in ("", "probe: ~\ncollectors:\n"):
         assert parse(text) == Settings(path=Path("/etc/clio/exporter.yml"))
-    assert all(Settings().collectors.is_enabled(collector.name) for collector in COLLECTORS)
+    settings = Settings().collectors
+    assert [c.name for c in COLLECTORS if not settings.is_enabled(c.name)] == ["cost"]
+    assert [c.name for c in COLLECTORS if not c.on_by_default] == ["cost"]
 
 
 def test_other_clients_read_the_same_file() -> None:
@@ -55,7 +59,8 @@ def test_other_clients_read_the_same_file() -> None:
         ("collectors:\n  pool: {intervall: 1}", 2, "'intervall' in collectors.pool", "mean interval?"),
         ("collectors: {worker: {}}", 1, "unknown key 'worker'", "Use one of"),
         ("collectors: {enabled: [bdevs]}", 1, "collectors.enabled[0] is 'bdevs'", "Did you mean bdev?"),
-        ("collectors: {enabled: [cte], disabled: [cte]}", 1, "both name cte", "one of the two"),
+        ("collectors: {enabled: [cte], disabled: [cte]}", 1, "enabled both name cte", "one of the two"),
+        ("collectors: {added: [cost], disabled: [cost]}", 1, "added both name cost", "one of the two"),
         ("collectors: {node: {peak_window: 1h}}", 1, "from 1s to 1024s", "1m"),
         ("probe: {allow_any: maybe}", 1, "probe.allow_any is 'maybe'", "true or false"),
         ("runtime: {timeout: 0}", 1, "not a duration from 0.01s to 300s", "3s, 500ms"),
@@ -94,6 +99,15 @@ def test_switching_collectors() -> None:
     ]
 
 
+def test_what_is_off_by_default_can_be_added() -> None:
+    added = parse("collectors: {added: [cost], disabled: [cte]}")
+    assert added.collectors.is_enabled("cost")
+    assert enabled(added) == ["node", "pool"]
+    assert not added.with_overrides({"cost": False}).collectors.is_enabled("cost")
+    assert parse("collectors: {enabled: [cost]}").collectors.is_enabled("cost")
+    assert not parse("collectors: {enabled: [cost]}").collectors.is_enabled("node")
+
+
 def test_the_documented_example_is_valid() -> None:
     example = (
         (ROOT / "docs/configuration.md").read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
@@ -103,3 +117,11 @@ def test_the_documented_example_is_valid() -> None:
 
 def test_the_example_of_contrib_is_valid() -> None:
     assert load_settings(ROOT / "contrib/config/exporter.yaml").clusters[0].name == "alpha"
+
+
+# --- names of pools and devices ------------------------------------------------------------------------
+
+
+def test_a_pattern_that_is_none_is_named_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"s\.yaml:3: .*exclude.* is no regular expression"):
+        parse_settings("collectors:\n  bdev:\n    exclude: 'a('\n", tmp_path / "s.yaml")

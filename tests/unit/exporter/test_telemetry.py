@@ -21,6 +21,13 @@ def telemetry() -> Telemetry:
     return telemetry
 
 
+def test_a_silent_one_writes_nothing() -> None:
+    telemetry = Telemetry(silent=True)
+    telemetry.polled(shared=False)
+    assert telemetry.render(openmetrics=False) == b""
+    assert telemetry.render(openmetrics=True) == b""
+
+
 def test_families_are_written_as_they_are_declared(telemetry: Telemetry) -> None:
     text = telemetry.render(openmetrics=True).decode()
     assert "# EOF" not in text

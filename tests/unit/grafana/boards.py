@@ -40,7 +40,15 @@ def load(uid: str) -> Any:
 
 
 def panels(uid: str, rows: bool = False) -> list[Any]:
-    return [panel for panel in load(uid)["panels"] if rows or panel["type"] != "row"]
+    """All panels in reading order, those of closed rows too."""
+    found = [inner for panel in load(uid)["panels"] for inner in (panel, *panel.get("panels", ()))]
+    return [panel for panel in found if rows or panel["type"] != "row"]
+
+
+def grids(uid: str) -> list[list[Any]]:
+    """Panels that share a grid: those that are seen at once, and those inside each closed row."""
+    shown = load(uid)["panels"]
+    return [shown, *(panel["panels"] for panel in shown if panel.get("panels"))]
 
 
 def variables(uid: str) -> list[Any]:

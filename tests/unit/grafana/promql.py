@@ -24,6 +24,9 @@ CONTROL_API = {
     "clio_control_actions_total": frozenset({"action", "outcome"}),
     "clio_control_action_duration_seconds_sum": frozenset({"action"}),
     "clio_control_action_duration_seconds_count": frozenset({"action"}),
+    "clio_control_action_begin_timestamp_seconds": frozenset(
+        {"action", "cluster", "node_id", "hostname", "actor", "reason", "client"}
+    ),
     "clio_control_api_build_info": frozenset({"version", "python_version"}),
 }
 NODE_SEARCH = {"clio_node_search": frozenset({"search", "node_id_regex", "ip_address"}) | _NODE}

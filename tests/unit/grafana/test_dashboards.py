@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from grafana.generator.rules import RECORDED
+from tests.promql import lint
 from tests.unit.grafana import boards
 from tests.unit.grafana.boards import (
     ROOT,
@@ -24,6 +25,7 @@ from tests.unit.grafana.boards import (
     promql_of_variable,
 )
 from tests.unit.grafana.promql import LabelError, calls, labels, selectors
+from tests.unit.prometheus.rulefiles import metrics
 
 QUERIES = all_queries()
 RULES = ROOT / "prometheus" / "rules"
@@ -80,12 +82,26 @@ def test_rates_are_taken_over_the_rate_interval(query: Promql) -> None:
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda q: q.where)
+def test_a_node_that_two_exporters_see_counts_once(query: Promql) -> None:
+    """`max by` before any sum, and one row or line of each thing; docs/alerting.md says so."""
+    # Each exporter's own questions are added up: a runtime answers all of them.
+    one = "max by (cluster, node_id, hostname) (clio_node_up)"
+    text = re.sub(r"rate\(clio_node_questions_total\{[^}]*\}\[[^]]*\]\)", one, expand(query.text))
+    assert [p for p in lint(text, metrics()).problems if "counts a node twice" in p] == []
+    shown = labels(promql_parser.parse(text))
+    assert (
+        query.where.split("$")[-1] in ("cluster", "node", "job", "match")
+        or not {"node_id", "instance"} <= shown
+    )
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=lambda q: q.where)
 def test_selectors_follow_the_selection(query: Promql) -> None:
     """Every selector is bound to the chosen cluster, or where the metric has none to the chosen job."""
     if query.where.split("$")[-1] in ("cluster", "job"):
         return
     for name, selector in selectors(parsed(query)):
-        if name == "clio_node_up" and query.text.count("0 * count(clio_node_up)"):
+        if name == "clio_node_up" and query.text.count("0 * max(clio_node_up)"):
             continue  # one series that stands for the exporter
         bound = {matcher.name for matcher in selector.matchers.matchers}
         wanted = "cluster" if "cluster" in labels(selector) else "job"
@@ -210,15 +226,16 @@ def test_the_axis_of_what_is_always_zero_is_not_drawn_up_to_100(uid: str, panel:
 
 @pytest.mark.parametrize("uid", UIDS)
 def test_panels_do_not_overlap(uid: str) -> None:
-    taken: dict[tuple[int, int], int] = {}
-    for panel in panels(uid, rows=True):
-        at = panel["gridPos"]
-        assert at["x"] >= 0
-        assert at["x"] + at["w"] <= 24
-        for x in range(at["x"], at["x"] + at["w"]):
-            for y in range(at["y"], at["y"] + at["h"]):
-                assert (x, y) not in taken, f"{name_of(uid, panel)} on {taken[x, y]}"
-                taken[x, y] = panel["id"]
+    for grid in boards.grids(uid):
+        taken: dict[tuple[int, int], int] = {}
+        for panel in grid:
+            at = panel["gridPos"]
+            assert at["x"] >= 0
+            assert at["x"] + at["w"] <= 24
+            for x in range(at["x"], at["x"] + at["w"]):
+                for y in range(at["y"], at["y"] + at["h"]):
+                    assert (x, y) not in taken, f"{name_of(uid, panel)} on {taken[x, y]}"
+                    taken[x, y] = panel["id"]
     ids = [panel["id"] for panel in panels(uid, rows=True)]
     assert len(ids) == len(set(ids))
 
@@ -226,14 +243,24 @@ def test_panels_do_not_overlap(uid: str) -> None:
 @pytest.mark.parametrize("uid", UIDS)
 def test_no_gap_is_left_in_a_row_of_panels(uid: str) -> None:
     """Rows are filled: every line of the grid that has panels is covered to the right edge."""
-    covered: dict[int, int] = {}
-    for panel in panels(uid, rows=True):
-        if panel.get("repeat"):
-            continue
-        at = panel["gridPos"]
-        for y in range(at["y"], at["y"] + at["h"]):
-            covered[y] = covered.get(y, 0) + at["w"]
-    assert {y: width for y, width in covered.items() if width != 24} == {}
+    for grid in boards.grids(uid):
+        covered: dict[int, int] = {}
+        for panel in grid:
+            if panel.get("repeat"):
+                continue
+            at = panel["gridPos"]
+            for y in range(at["y"], at["y"] + at["h"]):
+                covered[y] = covered.get(y, 0) + at["w"]
+        assert {y: width for y, width in covered.items() if width != 24} == {}
+
+
+@pytest.mark.parametrize("uid", UIDS)
+def test_what_most_clusters_lack_is_in_closed_rows_at_the_end(uid: str) -> None:
+    closed = [bool(panel.get("collapsed")) for panel in load(uid)["panels"] if panel["type"] == "row"]
+    assert closed == sorted(closed)
+    for panel in load(uid)["panels"]:
+        if panel.get("collapsed"):
+            assert all("noValue" in inner["fieldConfig"]["defaults"] for inner in panel["panels"])
 
 
 # --- Dashboards ----------------------------------------------------------------
@@ -266,7 +293,8 @@ def test_data_links_lead_somewhere(uid: str) -> None:
     names = {variable["name"] for variable in boards.variables(uid)}
     for url in re.findall(r'"url": "([^"]+)"', json.dumps(load(uid))):
         assert re.match(
-            r"/d/clio-[a-z]+|\$\{control_api\}/nodes/\$\{[\w.]+\}/(restart|shutdown)\$\{__data\.fields\.which\}$",
+            r"/d/clio-[a-z]+|\$\{control_api\}/nodes/\$\{[\w.]+\}/(restart|shutdown)\$\{__data\.fields\.which\}$"
+            r"|\$\{control_api\}/operations/(restart|shutdown)\?",
             url,
         ), url
         if target := re.match(r"/d/(clio-\w+)\?", url):
@@ -347,7 +375,7 @@ def test_every_variable_in_a_query_exists() -> None:
 def test_the_search_falls_back_to_all_nodes() -> None:
     (match,) = [v for v in boards.variables("clio-topology") if v["name"] == "match"]
     assert match["current"]["value"] == ".*"
-    assert match["datasource"]["uid"] == NODE_SEARCH
+    assert match["datasource"]["uid"] == "${search_source}"
     assert not match.get("multi"), "the value is a regular expression and must not be escaped"
     assert not match.get("includeAll")
 
@@ -371,6 +399,9 @@ def test_provisioned_data_sources() -> None:
     pattern, flags = re.fullmatch(r"/(.*)/(i?)", chooser["regex"]).groups()  # type: ignore[union-attr]
     offered = [s["name"] for s in sources.values() if re.search(pattern, s["name"], re.I if flags else 0)]
     assert offered == [sources["clio-prometheus"]["name"]]
+    (chooser,) = [v for v in boards.variables("clio-topology") if v["name"] == "search_source"]
+    assert chooser["regex"] == "/node search/i"
+    assert "node search" in sources[NODE_SEARCH]["name"]
 
 
 def test_provisioned_dashboards() -> None:

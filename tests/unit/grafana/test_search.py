@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import socket
-import subprocess
 import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -16,19 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from clio_lab.child import ChildProcess
+from tests.exporter_process import clean_environment
+from tests.ports import free_port
 from tests.unit.grafana import boards
 from tests.unit.grafana.boards import expand, promql_of_variable
 
 pytest.importorskip("control_api", reason="the control API is not part of this tree")
 
 HOSTS = [f"node{index:02d}.example" for index in range(22)] + ["gpu-a.example", "10.7.0.9"]
-START_SECONDS = 60.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+START_SECONDS = 120.0
 
 
 def get(url: str) -> tuple[int, dict[str, object]]:
@@ -47,31 +41,23 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home: Path = tmp_path_factory.mktemp("search")
     (home / "hosts").write_text("".join(f"{host}\n" for host in HOSTS))
     port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "clio_control_api",
-        "--port",
-        str(port),
-        "--hostfile",
-        str(home / "hosts"),
-    ]
-    with subprocess.Popen(command, cwd=boards.ROOT, stderr=subprocess.PIPE) as process:
-        try:
-            until = time.monotonic() + START_SECONDS
-            while True:
-                assert process.poll() is None, process.stderr and process.stderr.read().decode()
-                try:
-                    get(f"http://127.0.0.1:{port}/-/healthy")
-                    break
-                except OSError:
-                    assert time.monotonic() < until, "the control API did not start"
-                except ValueError:
-                    break  # it answers, and not in JSON
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.communicate(timeout=30)
+    command = [sys.executable, "-m", "clio_control_api", f"--port={port}", f"--hostfile={home / 'hosts'}"]
+    environment = clean_environment(home)
+    log = home / "control-api.log"
+    with ChildProcess("control API", command, log_path=log, environment=environment, directory=home) as child:
+        child.wait_ready(lambda: missing(f"http://127.0.0.1:{port}/-/healthy"), START_SECONDS)
+        yield f"http://127.0.0.1:{port}"
+
+
+def missing(url: str) -> str | None:
+    """What a server lacks to be ready, None when it answers."""
+    try:
+        get(url)
+    except ValueError:
+        return None  # it answers, and not in JSON
+    except OSError as error:
+        return str(error)
+    return None
 
 
 def values(address: str, search: str, endpoint: str) -> list[str]:

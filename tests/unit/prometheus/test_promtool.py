@@ -9,6 +9,7 @@ import pytest
 
 from tests.prometheus import promtool
 from tests.system import find_command, needs_system
+from tests.unit.prometheus import ruletests
 from tests.unit.prometheus.rulefiles import CONFIG_FILES, PROMETHEUS, RULE_FILES, TEST_FILES
 
 
@@ -38,8 +39,8 @@ def test_rules_are_valid(path: Path) -> None:
 
 @needs_system("promtool")
 @pytest.mark.parametrize("path", TEST_FILES, ids=ids)
-def test_rules_do_what_their_tests_say(path: Path) -> None:
-    done = promtool("test", "rules", str(path))
+def test_rules_do_what_their_tests_say(path: Path, tmp_path: Path) -> None:
+    done = ruletests.run(path, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -14,6 +14,7 @@ from tests.unit.prometheus.rulefiles import (
     PROMETHEUS,
     ROOT,
     RULE_FILES,
+    TEST_FILES,
     Rule,
     alerts,
     linted,
@@ -154,7 +155,7 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
 @pytest.mark.parametrize("rule", alerts(), ids=by_name)
 def test_runbook_says_what_to_know(rule: Rule) -> None:
     section = runbook_sections()[rule.name]
-    for heading in ("**Means.**", "**Look at.**", "**Do.**", "**Noise when.**"):
+    for heading in ("**Means.**", "**Look at.**", "**Do.**", "**Noise when.**", "**Tried.** Silent "):
         assert heading in section, heading
     queries = re.findall(r"^```promql\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     assert queries, "an exact query"
@@ -184,6 +185,34 @@ def test_documented_alerts_are_the_alerts() -> None:
 def test_documented_series_are_the_recorded_series() -> None:
     rows = re.findall(r"^\| `([a-z_]+:[a-z0-9_:]+)` \| .+ \|$", ALERTING, re.M)
     assert rows == list(dict.fromkeys(rule.name for rule in recordings()))
+
+
+def test_every_alert_has_been_seen() -> None:
+    """By a fault, with the seconds until it fired, or in series of promtool that make it fire."""
+    table = ALERTING.split("<!-- rules: seen -->")[1].split("<!-- end of rules -->")[0]
+    rows = re.findall(r"^\| (Clio\w+) \| (.+?) \| *(\d*) ?\| *(.*?) ?\|$", table, re.M)
+    assert [row[0] for row in rows] == [rule.name for rule in alerts()]
+    firing = {
+        (path.name, check["alertname"])
+        for path in TEST_FILES
+        for test in load(path)["tests"]
+        for check in test.get("alert_rule_test", ())
+        if check.get("exp_alerts")
+    }
+    for alert, how, seconds, besides in rows:
+        file = how.removeprefix("promtool: ")
+        if how == file:
+            assert seconds, alert
+            assert besides == "nothing" or re.fullmatch(r"(Clio\w+ \(held back\)(, )?)+", besides), alert
+        else:
+            assert (file, alert) in firing
+
+
+def test_no_alert_has_fired_on_a_healthy_cluster() -> None:
+    table = ALERTING.split("<!-- rules: silent -->")[1].split("<!-- end of rules -->")[0]
+    rows = re.findall(r"^\| (\d+ \w+ nodes) \| (.+) \| (\d+) \| (\w+) \|$", table, re.M)
+    assert {row[0] for row in rows} == {"4 real nodes"}
+    assert {row[3] for row in rows} == {"none"}
 
 
 def test_documented_parts_of_the_health_score_are_its_parts() -> None:

@@ -174,21 +174,131 @@ def test_a_request_body_cannot_smuggle_a_request(start: Start, service: Service)
         b"Content-Length: %d\r\n\r\n%s" % (len(inner), inner),
     ):
         with connect(server) as sock:
-            sock.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n" + framing)
-            assert read_to_end(sock).count(b"HTTP/1.1") == 1
+            sock.sendall(HEAD + framing)
+            answer = read_to_end(sock)
+            assert answer.count(b"HTTP/1.1") == 1
+            assert (b" 411 " in answer) == (b"chunked" in framing)
     assert service.calls == []
 
 
-def test_connections_beyond_the_limit_are_refused(start: Start) -> None:
-    server = start(limits=ServerLimits(max_connections=5, stop_timeout=2.0, spare_threads=2), max_requests=1)
+@pytest.mark.parametrize("settings", [{}, {"max_connections_per_address": 5}])
+def test_beyond_the_limit_the_longest_waiting_connection_goes(start: Start, settings: dict[str, int]) -> None:
+    limit = 500 if settings else 5
+    server = start(
+        ServerLimits(max_connections=limit, stop_timeout=2.0, spare_threads=2), max_requests=1, **settings
+    )
     held = [connect(server) for _ in range(5)]
-    with connect(server) as sixth:
-        assert read_to_end(sixth).startswith(b"HTTP/1.1 503")
+    assert ask(server)[0].status == 200
+    assert read_to_end(held[0]) == b""
+    for sock in held[1:]:
+        sock.settimeout(0.0)
+        with pytest.raises(BlockingIOError):
+            sock.recv(1)
     for sock in held:
         sock.close()
+
+
+def test_connections_that_are_served_do_not_go(start: Start, service: Service) -> None:
+    service.gate = threading.Event()
+    server = start(ServerLimits(max_connections=2, stop_timeout=2.0, spare_threads=2), max_requests=2)
+    with ThreadPoolExecutor(2) as pool:
+        served = [pool.submit(ask, server) for _ in range(2)]
+        for _ in served:
+            assert service.entered.acquire(timeout=10)
+        with connect(server) as third:
+            assert read_to_end(third).startswith(b"HTTP/1.1 503")
+        service.gate.set()
+        assert [answer.result(10)[0].status for answer in served] == [200, 200]
     deadline = time.monotonic() + 5
     while ask(server)[0].status != 200:
         assert time.monotonic() < deadline
+
+
+HEAD = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    "begun", [b"G", HEAD, HEAD + b"Content-Length: 10\r\n\r\nabc"], ids=["line", "head", "body"]
+)
+def test_six_hundred_slow_connections_starve_nobody(start: Start, begun: bytes) -> None:
+    """They hold neither the workers nor the places, though they come from the same address."""
+    server = start(ServerLimits(stop_timeout=2.0, spare_threads=2, header_timeout=60.0), max_requests=2)
+    slow = []
+    try:
+        for _ in range(600):
+            slow.append(connect(server))
+            slow[-1].sendall(begun)
+        for path in ("/-/healthy", "/metrics"):
+            assert ask(server, path)[0].status == 200
+    finally:
+        for sock in slow:
+            sock.close()
+
+
+def test_a_request_may_come_in_pieces(start: Start) -> None:
+    server = start()
+    with connect(server) as sock:
+        for _ in range(2):  # and the connection is kept
+            for byte in HEAD + b"\r\n":
+                sock.sendall(bytes([byte]))
+            sock.settimeout(10)
+            answer = b""
+            while b"is healthy" not in answer:
+                answer += sock.recv(65536)
+        sock.sendall(b"POST /-/healthy HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n" + b"x" * 30000)
+        sock.sendall(b"x" * 30000)
+        assert b" 405 " in read_to_end(sock)
+
+
+def test_requests_sent_together_are_answered_in_order(start: Start) -> None:
+    server = start()
+    with connect(server) as sock:
+        sock.sendall((HEAD + b"\r\n") * 3 + HEAD)
+        answers = b""
+        while answers.count(b"is healthy") < 3:
+            answers += sock.recv(65536)
+        # What is left is half a request, which no worker waits for.
+        assert read_to_end(sock) == b""
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nhost: x\r\n",
+        b"GET / HTTP/1.1\r\n",
+        b"GET / HTTP/1.1\r\nHost: x y\r\n",
+        b"GET / HTTP/1.1\r\nHost: x/y\r\n",
+        b"GET / HTTP/1.1\r\nHost: x@y\r\n",
+        b"GET / HTTP/1.1\r\nHost: x:port\r\n",
+        b"GET / HTTP/1.1\r\nHost: [::1\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 1\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1, 1\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1_0\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length : 1\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: a\rContent-Length: 5\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: a\r\n folded\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n: a\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX\r\n",
+        b"GET / HTTP/1.1\nHost: x\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\nX: y\r\n",
+        b"GET /\r HTTP/1.1\r\nHost: x\r\n",
+        b"GET /\x00 HTTP/1.1\r\nHost: x\r\n",
+        b"GET / HTTP/1.1\r\r\nHost: x\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Basic eA==\r\nAuthorization: Basic eQ==\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nOrigin: http://x\r\nOrigin: http://y\r\n",
+    ],
+)
+def test_what_two_servers_could_read_differently_is_refused_and_closed(start: Start, head: bytes) -> None:
+    server = start()
+    with connect(server) as sock:
+        sock.sendall(head + b"\r\nx" + HEAD + b"\r\n")
+        answer = read_to_end(sock)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
 
 
 def test_stop_lets_a_request_finish(start: Start, service: Service) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import bcrypt
@@ -174,6 +175,17 @@ def test_prometheus_refuses_the_bad_files(directory: Path) -> None:
     assert accepted == []
 
 
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "x: " + "{a: " * 5000, "\n".join(" " * n + "a:" for n in range(999))]
+)
+@pytest.mark.timeout(20)
+def test_a_deep_file_is_an_error_with_a_line(tmp_path: Path, text: str) -> None:
+    write(tmp_path / "web.yml", "basic_auth_users:\n  a: " + text if text[0] == "[" else text)
+    with pytest.raises(WebConfigError, match="nested more than 32 levels deep") as caught:
+        load(tmp_path / "web.yml")
+    assert caught.value.line == {"[": 2, "x": 1, "a": 33}[text[0]]
+
+
 @pytest.mark.parametrize("name", STRICTER)
 def test_files_that_only_prometheus_accepts(directory: Path, name: str) -> None:
     text, part = STRICTER[name]
@@ -277,6 +289,24 @@ def test_long_passwords_are_compared_as_prometheus_does() -> None:
     users = {"a": bcrypt.hashpw(long[:72].encode(), bcrypt.gensalt(4)).decode()}
     assert PasswordChecker().check(users, "a", long)
     assert not PasswordChecker().check(users, "a", long[:71])
+
+
+def test_who_tries_passwords_takes_neither_threads_nor_all_places() -> None:
+    checker = PasswordChecker(max_wait=10, places=3, places_per_address=2)
+    users = {"a": HASH, "b": HASH}
+    assert checker.check(users, "a", "open sesame", "10.0.0.1")
+    with ThreadPoolExecutor(10) as pool:
+        with checker._bcrypt_lock:  # as long as hashing takes
+            tried = [pool.submit(checker.check, users, "a", f"wrong{n}", "10.0.0.1") for n in range(6)]
+            answered = as_completed(tried, 10)
+            assert all(isinstance(next(answered).exception(), Busy) for _ in range(4))
+            assert checker.check(users, "a", "open sesame", "10.0.0.1")  # remembered: needs no place
+            other = [pool.submit(checker.check, users, "b", "open sesame", "10.0.0.2") for _ in range(3)]
+        assert [answer.result(10) for answer in other] == [True] * 3  # checked once for all three
+    assert sum(isinstance(answer.exception(), Busy) for answer in tried) == 4
+    assert checker.computed == 4
+    assert checker._waiting == {}
+    assert checker._checking == {}
 
 
 def test_password_checks_do_not_pile_up() -> None:

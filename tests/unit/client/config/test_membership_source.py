@@ -216,6 +216,7 @@ def test_watcher_raises_until_the_file_is_good_once(tmp_path: Path) -> None:
 def test_watcher_does_not_read_an_unchanged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "hosts", "a")
     watcher = watched_hostfile(path)
+    monkeypatch.setattr("clio_client.config.watched_file.SETTLED_S", 0.0)
     watcher.value()
 
     def fail(_: Path) -> list[HostEntry]:

@@ -40,22 +40,23 @@ def test_a_path_that_is_none_is_an_error_of_the_file(tmp_path: Path, path: str) 
     assert found.error is not None
 
 
-def test_a_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
+def test_a_file_is_read_again_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clio_client.config.watched_file.SETTLED_S", 0.0)
     path = tmp_path / "clio.yaml"
     reader = files(str(path), tmp_path)
     (missing,) = reader.read(())
     assert missing.error is not None
-    path.write_text("x: 1")
+    path.write_text("networking: {port: 1}")
     (first,) = reader.read(())
-    assert first.entries == (("x", "1"),)
+    assert first.entries == (("networking.port", "1"),)
     assert reader.read(())[0].entries is first.entries
     path.write_text("x: [")
     (broken,) = reader.read(())
     assert (broken.config, broken.entries) == (None, ())  # what is shown is what the file says now
     assert broken.error is not None
     assert broken.mtime is not None
-    path.write_text("x: 2\n")
-    assert reader.read(())[0].entries == (("x", "2"),)
+    path.write_text("networking: {port: 22}\n")
+    assert reader.read(())[0].entries == (("networking.port", "22"),)
 
 
 def test_nodes_that_share_a_file_keep_it_apart(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clio_client.config.errors import ConfigError
-from clio_client.config.watched_file import WatchedFile
+from clio_client.config.watched_file import SETTLED_S, WatchedFile
 
 
 class Numbers:
@@ -16,8 +16,9 @@ class Numbers:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.reads = 0
+        self.now = 100.0
         self.told: list[object] = []
-        self.file: WatchedFile[int] = WatchedFile(path, self._load, self.told.append)
+        self.file: WatchedFile[int] = WatchedFile(path, self._load, self.told.append, lambda: self.now)
 
     def _load(self, path: Path) -> int:
         self.reads += 1
@@ -34,11 +35,46 @@ def numbers(tmp_path: Path) -> Numbers:
 
 
 def test_it_is_read_when_it_has_changed_and_told_of_once(numbers: Numbers) -> None:
-    assert [numbers.file.value() for _ in range(3)] == [1, 1, 1]
-    assert (numbers.reads, numbers.told) == (1, [])
-    numbers.path.write_text("22")
-    assert [numbers.file.value() for _ in range(3)] == [22, 22, 22]
-    assert (numbers.reads, numbers.told) == (2, [22])
+    """And once more when its date can have no second change any longer."""
+    for number, text in enumerate(["1", "22"], start=1):
+        numbers.path.write_text(text)
+        for seconds in (0.0, SETTLED_S, SETTLED_S):
+            numbers.now += seconds
+            assert numbers.file.value() == int(text)
+        assert numbers.reads == 2 * number
+    assert numbers.told == [22]
+
+
+def test_a_change_that_leaves_date_and_length_as_they_were_is_seen(
+    numbers: Numbers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two changes within a tick of the file system's clock: here it stands."""
+    stat = numbers.path.stat()
+    monkeypatch.setattr(Path, "stat", lambda _: stat)
+    assert numbers.file.current() == 1
+    for seconds, text in ((0.0, "2"), (SETTLED_S / 2, "3"), (SETTLED_S / 2, "4")):
+        numbers.now += seconds
+        numbers.path.write_text(text)
+        assert [numbers.file.current() for _ in range(2)] == [int(text)] * 2
+    numbers.now += 2 * SETTLED_S
+    numbers.path.write_text("x")  # no file system's clock stands for so long: it need not be seen
+    assert numbers.file.current() == 4
+    assert numbers.told == [2, 3, 4]
+
+
+def test_what_is_wrong_is_told_once_while_it_is_read_again(
+    numbers: Numbers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = numbers.path.stat()
+    monkeypatch.setattr(Path, "stat", lambda _: stat)
+    numbers.file.value()
+    numbers.path.write_text("x")
+    for _ in range(3):
+        with pytest.raises(ConfigError, match="ValueError"):
+            numbers.file.current()
+    numbers.path.write_text("1")
+    assert numbers.file.current() == 1
+    assert [isinstance(told, ConfigError) for told in numbers.told] == [True, False]
 
 
 def test_the_last_good_value_stays_and_each_error_is_told_once(numbers: Numbers) -> None:

@@ -13,9 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from werkzeug.test import TestResponse
 
 from clio_client.config.errors import ConfigError
-from clio_exporter.http.app import ResponseAborted, create_app
+from clio_exporter.http.app import MOST_ROWS, RUNBOOKS, ResponseAborted, create_app
 from clio_exporter.http.negotiate import TEXT_CONTENT_TYPE
-from clio_exporter.http.service import ClusterSummary
+from clio_exporter.http.runbooks import sections
+from clio_exporter.http.service import ClusterSummary, NodeState
+from clio_exporter.kit import prometheus, rules
 from clio_exporter.telemetry import Telemetry
 from clio_web import logs
 from clio_web.body import BLOCK, gzip_stream, reblock
@@ -144,7 +146,30 @@ def test_health_and_readiness(client: FlaskClient, service: Service) -> None:
     assert client.get("/-/healthy").status_code == 200
 
 
-def test_reload(client: FlaskClient, service: Service) -> None:
+def test_reload_by_http_is_off_unless_it_is_switched_on(client: FlaskClient, service: Service) -> None:
+    refused = client.post("/-/reload")
+    assert refused.status_code == 403
+    assert "--web.enable-lifecycle" in refused.text
+    assert service.calls == []
+
+
+def test_a_foreign_host_is_refused_when_the_names_are_known(service: Service) -> None:
+    client = create_app(service, WebOptions(allowed_hosts=("mon.example",))).test_client()
+    for path in ("/", "/metrics", "/probe?target=n1:1", "/sd", "/-/healthy", "/nowhere"):
+        assert client.get(path, headers={"Host": "evil.example:9777"}).status_code == 421
+    assert service.calls == []
+    for host in ("mon.example:9777", "10.0.0.5:9777", "localhost"):
+        assert client.get("/metrics", headers={"Host": host}).status_code == 200
+
+
+def test_reload(service: Service) -> None:
+    client = create_app(service, WebOptions(enable_lifecycle=True)).test_client()
+    for headers in (
+        {"Origin": "http://evil.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Host": "evil.example"},
+    ):
+        assert client.post("/-/reload", headers=headers).status_code == 403
     assert client.post("/-/reload").status_code == 200
     assert client.put("/-/reload").status_code == 200
     refused = client.get("/-/reload")
@@ -154,11 +179,12 @@ def test_reload(client: FlaskClient, service: Service) -> None:
     service.reload_error = ConfigError("clio.yml", "no such key", "Remove it", 3)
     failed = client.post("/-/reload")
     assert failed.status_code == 500
-    assert "clio.yml:3: no such key. Remove it" in failed.text
+    assert "see the log" in failed.text
+    assert "clio.yml" not in failed.text
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/metrics", "/probe?target=n1:1", "/sd", "/-/healthy", "/-/ready", "/landing.css"]
+    "path", ["/", "/metrics", "/probe?target=n1:1", "/sd", "/-/healthy", "/-/ready", "/landing.css", RUNBOOKS]
 )
 def test_get_only_and_head(client: FlaskClient, service: Service, path: str) -> None:
     refused = client.post(path)
@@ -182,11 +208,19 @@ def test_other_paths(client: FlaskClient) -> None:
 
 def test_landing_page(service: Service) -> None:
     service.clusters = [
-        ClusterSummary("ares", 4, 3, "/etc/hosts.ares"),
+        ClusterSummary(
+            "ares",
+            4,
+            3,
+            "/etc/hosts.ares",
+            "ares",
+            (NodeState(3, "n3:9413", "down", "refused, <b>"), NodeState(0, "n0:9413", "up")),
+        ),
         ClusterSummary("<script>", 2, None, "the runtime"),
     ]
     client = create_app(
-        service, WebOptions(telemetry_path="/data", docs_url="https://docs.example/x")
+        service,
+        WebOptions(telemetry_path="/data", docs_url="https://docs.example/x", grafana_url="https://g/x/"),
     ).test_client()
     page = client.get("/")
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
@@ -198,12 +232,64 @@ def test_landing_page(service: Service) -> None:
         "&lt;script&gt;",
         "not collected yet",
         'href="https://docs.example/x"',
+        'href="https://g/x/d/clio-topology"',
+        'href="https://g/x/d/clio-node?var-cluster=ares&amp;var-node=3"',
+        'href="/probe?target=n3%3A9413&amp;debug=true"',
+        "down: refused, &lt;b&gt;",
+        'href="/docs/runbooks.md"',
     ):
         assert part in page.text
     assert "<script>" not in page.text
+    assert page.text.index("n3:9413") < page.text.index("n0:9413")
+    assert "default-src 'none'; style-src 'self'" in page.headers["Content-Security-Policy"]
     assert "prefers-color-scheme: dark" in client.get("/landing.css").text
     assert client.get("/data").data == TEXT
     assert client.get("/metrics").status_code == 404
+
+
+def test_a_large_cluster_is_cut_and_says_so(service: Service) -> None:
+    states = tuple(NodeState(number, f"n{number}:1", "up") for number in range(MOST_ROWS + 7))
+    service.clusters = [ClusterSummary("big", len(states), len(states), "x", "", states)]
+    page = create_app(service, WebOptions()).test_client().get("/").text
+    assert page.count("<tr><td>") == MOST_ROWS
+    assert "And 7 more" in page
+
+
+@pytest.mark.parametrize("url", ["grafana:3000", "javascript:alert(1)", 'http://x"onclick=', "http://"])
+def test_what_is_no_address_of_grafana(service: Service, url: str) -> None:
+    with pytest.raises(WebConfigError, match=r"--web\.grafana-url"):
+        create_app(service, WebOptions(grafana_url=url))
+
+
+def test_alerts_link_to_runbooks_here(client: FlaskClient) -> None:
+    page = client.get(RUNBOOKS)
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    for alert in rules.alerts():
+        assert f'id="{alert.name.lower()}"' in page.text
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert rules.Options().docs_url == ""
+    assert prometheus.DOCS_URL.endswith(RUNBOOKS.removesuffix("/runbooks.md"))
+
+
+def test_a_heading_in_code_is_none() -> None:
+    found = sections("# One\n\ntext\n```sh\n# no heading\n```\n## It's two!\n\n### c `d`\nend\n")
+    assert [(s.level, s.title, s.anchor) for s in found] == [
+        (1, "One", "one"),
+        (2, "It's two!", "its-two"),
+        (3, "c `d`", "c-d"),
+    ]
+    assert found[0].text == "text\n```sh\n# no heading\n```"
+    assert [s.text for s in found[1:]] == ["", "end"]
+
+
+def test_a_probe_explains_itself(client: FlaskClient, service: Service) -> None:
+    answer = client.get(
+        "/probe?target=n1:9413&debug=true", headers={"Accept": "application/openmetrics-text"}
+    )
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert answer.data == b"target: n1:9413\n\nMetrics:\n" + TEXT
+    assert client.get("/probe?target=n1:9413&debug=1").data == TEXT
+    assert client.get("/probe?target=stranger:1&debug=true").status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -87,3 +87,24 @@ def test_the_exporters_port_in_use() -> None:
 def test_an_address_that_is_not_of_this_machine() -> None:
     with pytest.raises(DemoError, match=r"cannot listen on 192\.0\.2\.1"):
         preflight.check_listen("192.0.2.1", 9777)
+
+
+# --- ports that can be chosen -----------------------------------------------------------------------
+
+
+def test_a_port_that_nobody_wanted_is_the_first_free_one() -> None:
+    first = find_base_port(1)
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", first))
+        server.listen()
+        assert preflight.choose_port(None, first, "Grafana", "--grafana-port") > first
+        with pytest.raises(DemoError, match=rf"port {first}, which Grafana needs, is in use.*--grafana-port"):
+            preflight.choose_port(first, 3000, "Grafana", "--grafana-port")
+    assert preflight.choose_port(first, 3000, "Grafana", "--grafana-port") == first
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_no_port(port: int) -> None:
+    with pytest.raises(DemoError, match=f"--grafana-port {port} is no port: choose 1 to 65535"):
+        preflight.choose_port(port, 3000, "Grafana", "--grafana-port")

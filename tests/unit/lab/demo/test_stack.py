@@ -47,7 +47,6 @@ def test_stops_in_reverse_order_and_only_once() -> None:
     log: list[str] = []
     stack = Stack([Recorder("a", log), Recorder("b", log)])
     stack.start(silent)
-    assert stack.where() == ["a http://a", "b http://b"]
     assert stack.commands() == ["ask a", "ask b"]
     stack.stop(silent)
     stack.stop(silent)

@@ -123,3 +123,28 @@ def test_threads_write_one_record_at_the_same_time(tmp_path: Path) -> None:
     assert failures == []
     assert sorted(State.load(state.path).directories) == [f"/n{number}" for number in range(4)]
     assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_recorded_containers_and_directories_are_removed_and_others_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = tmp_path / "calls"
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\necho "$*" >>{calls}\n[ "$4" = gone ] || echo "$4"\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    state = State(tmp_path / "state.json")
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for directory in (ours, theirs):
+        directory.mkdir()
+    state.remember(containers=["a", "gone", "b"], directories=[str(ours)])
+    state.remove_container("other")
+    state.remove_container("a")
+    state.remove_directory(theirs)
+    state.remove_directory(ours)
+    assert (ours.exists(), theirs.exists(), state.directories) == (False, True, [])
+    assert State.load(state.path).containers == ["gone", "b"]
+    assert state.clean() == ["removed the container b of an earlier run"]
+    assert calls.read_text().split("\n")[:-1] == [f"rm --force --volumes {n}" for n in ("a", "gone", "b")]
+    state.clean()
+    assert len(calls.read_text().splitlines()) == 3

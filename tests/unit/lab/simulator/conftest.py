@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import pytest
 
 from clio_lab.simulator.process import SimulatorProcess
-from tests.unit.lab.simulator.raw_client import RawClient, free_base_port
+from tests.ports import free_port
+from tests.unit.lab.simulator.raw_client import RawClient
 
 NODES = 9
 GENERATIONS = {4: "B", 5: "A", 7: "B", 8: "A"}
@@ -42,7 +43,7 @@ class Simulation:
 
 @pytest.fixture(scope="session")
 def _running() -> Iterator[Simulation]:
-    base_port = free_base_port()
+    base_port = free_port()
     options = ["--nodes", str(NODES), "--base-port", str(base_port), "--age", str(AGE), "--bdevs", "4"]
     for index, generation in GENERATIONS.items():
         options += ["--node-generation", f"{index}={generation}"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import socket
 import struct
 from itertools import count
 
@@ -16,19 +14,6 @@ CONNECT, MONITOR = 16, 9
 
 _keys = count(1)
 _identities = count(1)
-
-
-def free_base_port() -> int:
-    """A base port whose client port nobody has, on any address of this machine."""
-    for _ in range(200):
-        port = random.randrange(20_000, 32_000, 10)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("0.0.0.0", port + 3))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no free port between 20000 and 32000")
 
 
 def build(

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 from clio_lab.simulator.process import SimulatorProcess
+from tests.ports import free_port
 from tests.unit.lab.simulator.conftest import Simulation
-from tests.unit.lab.simulator.raw_client import RawClient, free_base_port
+from tests.unit.lab.simulator.raw_client import RawClient
 
 COMMAND = [sys.executable, "-m", "clio_lab.simulator"]
 
 
 def test_hostfile_names_faults_and_same_address(tmp_path: Path) -> None:
-    base, hostfile = free_base_port(), tmp_path / "hosts"
+    base, hostfile = free_port(), tmp_path / "hosts"
     options = ["--nodes", "3", "--base-port", str(base), "--same-address", "--hostfile", str(hostfile)]
     options += [
         "--hostname-format",
@@ -51,7 +52,7 @@ def test_hostfile_names_faults_and_same_address(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_on_signals(number: int) -> None:
-    arguments = [*COMMAND, "--nodes", "2", "--base-port", str(free_base_port())]
+    arguments = [*COMMAND, "--nodes", "2", "--base-port", str(free_port())]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["ready"] is True
@@ -60,7 +61,7 @@ def test_it_ends_on_signals(number: int) -> None:
 
 
 def test_it_ends_with_its_control_channel() -> None:
-    arguments = [*COMMAND, "--nodes", "2", "--control", "--base-port", str(free_base_port())]
+    arguments = [*COMMAND, "--nodes", "2", "--control", "--base-port", str(free_port())]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdin is not None
