@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain
 
 from clio_client.client import RuntimeClient
 from clio_client.clusters import ConfiguredCluster
@@ -56,13 +57,16 @@ class ClusterPoll:
                     )
 
             roster = await find_roster(transport, min(deadline, loop.time() + node_seconds))
+            pollers = [[poller_of(member) for member in members] for _, members in roster]
             self.groups = tuple(
-                (cluster, tuple(NodeSnapshot(member) for member in members)) for cluster, members in roster
+                (cluster, tuple(poller.snapshot() for poller in own))
+                for (cluster, _), own in zip(roster, pollers, strict=True)
             )
+            nodes = [node for _, own in self.groups for node in own]
             # Without a topic there is nothing to ask, and no node is connected to.
-            asked = [node for _, nodes in self.groups for node in nodes] if topics else []
+            asked = zip(chain.from_iterable(pollers), nodes, strict=True) if topics else ()
             await asyncio.gather(
-                *(poller_of(node.member).poll(node, transport, topics, deadline) for node in asked),
+                *(poller.poll(node, transport, topics, deadline) for poller, node in asked),
                 *(read(cluster, nodes) for cluster, nodes in self.groups),
             )
 

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -18,6 +18,7 @@ from clio_client.membership import Member
 from clio_client.single_flight import SingleFlight
 from clio_client.transport.choice import check_transport, make_transport
 from clio_client.transport.interface import Transport
+from clio_exporter import effective
 from clio_exporter.cluster_poll import ClusterPoll, FindRoster, Roster
 from clio_exporter.collectors import COLLECTORS, Collector
 from clio_exporter.exposition import Family, Kind, Samples, Scope, label_text
@@ -27,7 +28,7 @@ from clio_exporter.poller import NodePoller, PollOptions, PollSlots
 from clio_exporter.pool_names import only_chosen
 from clio_exporter.probe_report import report
 from clio_exporter.probe_targets import ForeignTargets
-from clio_exporter.settings import CollectorSettings, Settings
+from clio_exporter.settings import Settings
 from clio_exporter.snapshot import NOT_YET, ClusterSnapshot, NodeSnapshot
 from clio_exporter.telemetry import Telemetry
 from clio_exporter.write_time import WriteTime
@@ -80,6 +81,7 @@ class Result:
 
     Attributes:
         clusters: what the samples were made from.
+        labels: what the telemetry carries too, as the samples do.
         telemetry: rendered after the samples; None for `/probe`.
         written: told the processor seconds of writing all of the text, compression included.
     """
@@ -87,6 +89,7 @@ class Result:
     samples: Samples
     clusters: tuple[ClusterSnapshot, ...]
     telemetry: Telemetry | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
     written: Callable[[float], None] | None = None
 
     def render(self, openmetrics: bool) -> Iterator[bytes]:
@@ -99,7 +102,7 @@ class Result:
     def _chunks(self, openmetrics: bool) -> Iterator[bytes]:
         yield from self.samples.render(openmetrics)
         if self.telemetry is not None:
-            yield self.telemetry.render(openmetrics)
+            yield self.telemetry.render(openmetrics, self.labels)
         if openmetrics:
             yield b"# EOF\n"
 
@@ -196,7 +199,7 @@ class Engine:
         )
         self.telemetry.polled(shared=shared)
         started = time.monotonic()
-        result = _result(poll, chosen, state.settings.collectors, self.telemetry)
+        result = _result(poll, chosen, state.settings, self.telemetry)
         if any(collector.topics for collector in chosen):
             self._seen = {node.member: _why_down(node) for node in result.nodes}
             self._report(result.nodes)
@@ -218,7 +221,12 @@ class Engine:
             return [(cluster, [member])]
 
         poll, _ = self._collect(state, (member, collectors), chosen, timeout, only)
-        return _result(poll, chosen, state.settings.collectors, None)
+        return _result(poll, chosen, state.settings, None)
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What every series carries."""
+        return dict(self._state.settings.labels.labels)
 
     def target_groups(self) -> list[dict[str, Any]]:
         """The nodes for Prometheus's HTTP service discovery: one group a node, labels for relabelling."""
@@ -276,6 +284,10 @@ class Engine:
                 )
             )
         return summaries
+
+    def config(self) -> dict[str, Any]:
+        """The settings in force, with the keys of the settings file; credentials masked."""
+        return effective.document(self._state.settings)
 
     def close(self) -> None:
         """Close connections and the I/O thread."""
@@ -403,12 +415,13 @@ def _states(members: Sequence[Member], seen: Mapping[Member, str | None]) -> tup
 def _result(
     poll: ClusterPoll,
     chosen: Sequence[Collector],
-    settings: CollectorSettings,
+    settings: Settings,
     telemetry: Telemetry | None,
 ) -> Result:
     """Samples of what a poll has learned by now."""
-    clusters = only_chosen(poll.snapshots(), settings)
-    samples = Samples((*(family for c in chosen for family in c.families), *FAMILIES))
+    clusters = only_chosen(poll.snapshots(), settings.collectors)
+    constant = dict(settings.labels.labels)
+    samples = Samples((*(family for c in chosen for family in c.families), *FAMILIES), label_text(constant))
     for collector in chosen:
         started = time.monotonic()
         ok, asked_seconds = _run(collector, clusters, samples)
@@ -420,7 +433,7 @@ def _result(
             labels = cluster_labels(cluster.name)
             samples.add(NODES, labels, len(cluster.nodes))
             samples.add(MEMBERSHIP_SUCCESS, labels, cluster.membership_error is None)
-    return Result(samples, clusters, telemetry)
+    return Result(samples, clusters, telemetry, constant)
 
 
 def _run(collector: Collector, clusters: Sequence[ClusterSnapshot], samples: Samples) -> tuple[bool, float]:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
+
+_T = TypeVar("_T")
 
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 _HELP_ESCAPES: Final = str.maketrans({"\\": "\\\\", "\n": "\\n"})
@@ -101,45 +103,74 @@ def format_value(value: float) -> str:
 
 
 class _Block:
-    """The samples of one family: full chunks as bytes, the rest as lines.
+    """The samples of one family: full chunks as bytes, the rest as text of a line or more.
 
     A line as a string of its own takes half as much again as its text, which a hundred thousand of them
     make felt.
     """
 
-    __slots__ = ("_chunks", "_count", "_lines")
+    __slots__ = ("_chunks", "_count", "_pending", "_texts")
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []
-        self._lines: list[str] = []
+        self._texts: list[str] = []
+        self._pending = 0
         self._count = 0
 
-    def add(self, line: str) -> None:
-        self._lines.append(line)
-        self._count += 1
-        if len(self._lines) == _CHUNK_LINES:
-            self._chunks.append(_encoded(self._lines))
-            self._lines.clear()
+    def add(self, text: str, lines: int) -> None:
+        self._texts.append(text)
+        self._count += lines
+        self._pending += lines
+        if self._pending >= _CHUNK_LINES:
+            self._chunks.append(_encoded(self._texts))
+            self._texts.clear()
+            self._pending = 0
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._chunks
-        if self._lines:
-            yield _encoded(self._lines)
+        if self._texts:
+            yield _encoded(self._texts)
 
 
-def _encoded(lines: list[str]) -> bytes:
+def _encoded(texts: list[str]) -> bytes:
     # A surrogate (from an escape in JSON or YAML) has no encoding; it must not cost the rest.
-    return "".join(lines).encode(errors="replace")
+    return "".join(texts).encode(errors="replace")
+
+
+class KeptTexts:
+    """Text made from what seldom changes, for as long as it has not. Belongs to one node.
+
+    Of a scrape's samples those of the pools change once a minute at most, and labels hardly ever: a third of
+    the time of writing is saved by not making them anew.
+    """
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[object, Any]] = {}
+
+    def get(self, key: str, source: object, make: Callable[[], _T]) -> _T:
+        """What ``make`` returned for this key when ``source`` last was another; ``source`` is compared."""
+        kept = self._kept.get(key)
+        if kept is None or kept[0] != source:
+            kept = self._kept[key] = (source, make())
+        made: _T = kept[1]
+        return made
 
 
 class Samples:
-    """Collects samples by family, in the order the families were declared."""
+    """Collects samples by family, in the order the families were declared.
 
-    def __init__(self, families: Iterable[Family]) -> None:
+    ``constant`` is ready text (see `label_text`) of the labels that every sample carries.
+    """
+
+    def __init__(self, families: Iterable[Family], constant: str = "") -> None:
         self._blocks = {family: _Block() for family in families}
+        self._constant = constant
+        self._before = f"{constant}," if constant else ""
 
     def add(self, family: Family, labels: str, value: float | None) -> None:
         """Add one sample; ``labels`` is ready text (see `label_text`), a value of None is no sample.
@@ -149,8 +180,46 @@ class Samples:
         """
         if value is None:
             return
+        labels = f"{self._before}{labels}" if labels else self._constant
         braces = f"{{{labels}}}" if labels else ""
-        self._blocks[family].add(f"{family.name}{braces} {format_value(value)}\n")
+        self._blocks[family].add(f"{family.name}{braces} {format_value(value)}\n", 1)
+
+    def add_column(self, family: Family, labels: Sequence[str], values: Iterable[float | None]) -> None:
+        """Add a family's samples of several things at once, as `add` does; no ``labels`` may be empty.
+
+        One text for all of them costs a third of the time that as many calls of `add` take.
+        """
+        start = f"{family.name}{{{self._before}"
+        lines = [
+            # Most values are plain integers.
+            f"{start}{text}}} {value if type(value) is int else format_value(value)}\n"
+            for text, value in zip(labels, values)  # noqa: B905 - checking costs as much as writing
+            if value is not None
+        ]
+        if lines:
+            self._blocks[family].add("".join(lines), len(lines))
+
+    def add_kept(
+        self,
+        kept: KeptTexts,
+        key: str,
+        source: object,
+        families: Iterable[Family],
+        write: Callable[[Samples], None],
+    ) -> None:
+        """Add what ``write`` adds to samples of these families; kept while ``source`` is the same."""
+
+        def texts() -> list[tuple[Family, str, int]]:
+            own = Samples(families, self._constant)
+            write(own)
+            return [
+                (family, b"".join(block).decode(), len(block))
+                for family, block in own._blocks.items()
+                if len(block)
+            ]
+
+        for family, text, lines in kept.get(key, source, texts):
+            self._blocks[family].add(text, lines)
 
     def __len__(self) -> int:
         return sum(map(len, self._blocks.values()))

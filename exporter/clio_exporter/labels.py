@@ -16,9 +16,14 @@ from clio_exporter.probe_targets import NO_NUMBER
 @functools.lru_cache(maxsize=1 << 16)
 def node_labels(member: Member) -> str:
     """Labels of every series of this node; a target that is in no cluster has no number."""
+    return label_text(member_labels(member))
+
+
+def member_labels(member: Member) -> dict[str, str]:
+    """The same by name."""
     named = {"cluster": member.cluster} if member.cluster else {}
     node_id = "" if member.node_id == NO_NUMBER else str(member.node_id)
-    return label_text({**named, "node_id": node_id, "hostname": member.hostname})
+    return {**named, "node_id": node_id, "hostname": member.hostname}
 
 
 def cluster_labels(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +12,7 @@ from clio_client.errors import QueryFailedError, RuntimeClientError
 from clio_client.membership import Member
 from clio_client.questions import RING_ENTRIES, ContainerList
 from clio_client.transport.interface import Transport
+from clio_exporter.exposition import KeptTexts
 from clio_exporter.peaks import RecentSamples
 from clio_exporter.probe_targets import NO_NUMBER
 from clio_exporter.slots import Slots
@@ -93,6 +93,7 @@ class NodePoller:
         self._options = options
         self._slots = slots
         self._reset(None)
+        self._texts = KeptTexts()
         self._told_id_differs = False
         self._questions = 0
 
@@ -105,6 +106,10 @@ class NodePoller:
         self._pool_list = ContainerList()
         self._containers_at: float | None = None
         self._without_stats: set[str] = set()
+
+    def snapshot(self) -> NodeSnapshot:
+        """An empty one, for the next scrape."""
+        return NodeSnapshot(self.member, kept=self._texts)
 
     async def poll(
         self, snapshot: NodeSnapshot, transport: Transport, topics: frozenset[Topic], deadline: float
@@ -352,20 +357,18 @@ async def _first_alone(snapshot: NodeSnapshot, jobs: Sequence[_Job], deadline: f
     No longer, so that one lost question does not cost the others their time.
     """
     loop = asyncio.get_running_loop()
-    answered = asyncio.Event()
 
     async def first() -> None:
         started = loop.time()
         if await jobs[0](deadline):
             snapshot.round_trip = loop.time() - started
-        answered.set()
 
-    async def others() -> None:
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(answered.wait(), HEAD_START_S)
-        await asyncio.gather(*(job(deadline) for job in jobs[1:]))
-
-    await asyncio.gather(first(), others())
+    asking = loop.create_task(first())
+    try:
+        await asyncio.wait((asking,), timeout=HEAD_START_S)
+        await asyncio.gather(asking, *(job(deadline) for job in jobs[1:]))
+    finally:
+        asking.cancel()
 
 
 class _TopicRecorder:

@@ -11,6 +11,7 @@ from clio_client.config.runtime_files import ConfigFile
 from clio_client.errors import DeadlineError, RuntimeClientError
 from clio_client.membership import Member
 from clio_client.transport.interface import NodeSession
+from clio_exporter.exposition import KeptTexts
 
 NOT_YET: Final = DeadlineError("nothing was heard of the node before the scrape's deadline")
 """Why a node counts as down of which nothing has arrived when the scrape had to be answered."""
@@ -70,6 +71,7 @@ class NodeSnapshot:
         duration: seconds the node took to answer everything, or to fail; None while it has not.
         round_trip: seconds of one small question that was asked alone; None while it is not answered.
         questions: how many the node's poller has asked, in this scrape and before.
+        kept: texts that outlive the scrape, for collectors.
     """
 
     member: Member
@@ -87,6 +89,7 @@ class NodeSnapshot:
     duration: float | None = None
     round_trip: float | None = None
     questions: int | None = None
+    kept: KeptTexts = field(default_factory=KeptTexts, repr=False, compare=False)
 
     @property
     def up(self) -> bool:

@@ -119,6 +119,9 @@ class Telemetry:
         self._polls = _counter(POLLS, registry)
         self._shared = _counter(SHARED, registry)
         self._requests = _counter(HTTP, registry)
+        # There from the first scrape, which is counted after it: else a rate misses it, and the series are
+        # one more from the second on (Prometheus guideline: avoid missing metrics).
+        self._requests.labels("/metrics", "200")
         _gauge(HTTP_IN_FLIGHT, registry).set_function(lambda: self._in_flight)
         registry.register(_TransportCollector(self))
         self._reload_ok = _gauge(RELOAD_OK, registry)
@@ -152,14 +155,34 @@ class Telemetry:
         with self._lock:
             self._in_flight -= 1
 
-    def render(self, openmetrics: bool) -> bytes:
-        """Exposition text, without ``# EOF``; none where it is to be silent."""
+    def render(self, openmetrics: bool, labels: Mapping[str, str] | None = None) -> bytes:
+        """Exposition text, without ``# EOF``; none where it is to be silent. ``labels``: on every sample."""
         if self._silent:
             return b""
         generate: Callable[[CollectorRegistry], bytes] = (
             generate_openmetrics if openmetrics else generate_latest
         )
-        return generate(self._registry).removesuffix(_EOF)
+        registry = self._registry
+        if labels:
+            registry = CollectorRegistry()
+            registry.register(_Labelled(self._registry, labels))
+        return generate(registry).removesuffix(_EOF)
+
+
+class _Labelled(Collector):
+    """Another registry's metrics with more labels on each sample."""
+
+    def __init__(self, registry: CollectorRegistry, labels: Mapping[str, str]) -> None:
+        self._registry = registry
+        self._labels = dict(labels)
+
+    def describe(self) -> Iterable[Metric]:
+        return ()  # so that it is not collected to find out its names
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [s._replace(labels={**self._labels, **s.labels}) for s in metric.samples]
+            yield metric
 
 
 class _TransportCollector(Collector):
@@ -198,6 +221,17 @@ def _register_process(registry: CollectorRegistry) -> None:
 
 def process_families() -> Iterable[str]:
     """Names of the families prometheus_client adds: process_*, python_*."""
+    return (metric.name for metric in _process_metrics())
+
+
+def process_labels() -> frozenset[str]:
+    """Names of the labels these have."""
+    return frozenset(
+        name for metric in _process_metrics() for sample in metric.samples for name in sample.labels
+    )
+
+
+def _process_metrics() -> Iterable[Metric]:
     registry = CollectorRegistry()
     _register_process(registry)
-    return (metric.name for metric in registry.collect())
+    return registry.collect()

@@ -109,16 +109,14 @@ def _read(record: type[_R], raw: Any, **extra: Any) -> _R:
     if table is None:
         table = _TABLES[record] = _checks_of(record)
     values: dict[str, Any] = extra
-    for name, key, check in table:
-        value = raw.get(key)
-        if value is not None:
-            try:
-                value = check(value)
-            except _WrongTypeError as error:
-                raise MalformedAnswerError(
-                    f"{record.__name__}.{key}: expected {error}, got {reprlib.repr(value)}"
-                ) from None
-        values[name] = value
+    try:
+        for name, key, check in table:
+            value = raw.get(key)
+            values[name] = None if value is None else check(value)
+    except _WrongTypeError as error:
+        raise MalformedAnswerError(
+            f"{record.__name__}.{key}: expected {error}, got {reprlib.repr(value)}"
+        ) from None
     return record(**values)
 
 
@@ -377,7 +375,7 @@ def parse_health(text: str | None) -> dict[str, float]:
 
     The runtime reports these as JSON text; "{}" means that the device reports no health.
     """
-    if not text:
+    if not text or text == "{}":
         return {}
     try:
         document = json.loads(text)

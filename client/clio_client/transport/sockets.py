@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import zmq
@@ -33,6 +33,9 @@ _KEEPALIVE_INTERVAL_S: Final = 5
 _KEEPALIVE_COUNT: Final = 3
 _UNACKED_MS: Final = 10_000
 _BATCH: Final = 256
+# As plain numbers: pyzmq's flags cost as much to combine as a message to send.
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_NOBLOCK_MORE: Final = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 _FIXED_PORTS: Final = 10
 
 _log = get_logger(__name__)
@@ -92,7 +95,7 @@ class Receiver:
             if self._closed:
                 return
             try:
-                parts = self._socket.recv_multipart(zmq.NOBLOCK)
+                parts = self._socket.recv_multipart(_NOBLOCK)
             except zmq.Again:
                 return
             self._on_message(parts)
@@ -165,7 +168,9 @@ class RequestSocket:
             ConnectionLostError: the connection is gone or its queue is full.
         """
         try:
-            self._socket.send_multipart((routing_id, b"", frame), zmq.NOBLOCK)
+            self._socket.send(routing_id, _NOBLOCK_MORE)
+            self._socket.send(b"", _NOBLOCK_MORE)
+            self._socket.send(frame, _NOBLOCK)
         except zmq.ZMQError as error:
             raise ConnectionLostError(f"request could not be sent: {error}") from error
         finally:
@@ -222,6 +227,10 @@ class ReplySocket:
         if port is None:
             port = self._bound[address] = self._bind(address)
         return port
+
+    def endpoints(self) -> Mapping[str, int]:
+        """Where answers arrive by now: port by address; one that is not this host's is there with 0.0.0.0."""
+        return dict(self._bound)
 
     def _bind(self, address: str) -> int:
         candidates = [self._port + step for step in range(_FIXED_PORTS) if self._port + step <= 0xFFFF]

@@ -35,17 +35,37 @@ class FieldMap:
     convert: Convert | None = None
 
 
-def add_fields(maps: Sequence[FieldMap], record: object, labels: str, samples: Samples) -> None:
-    """One sample for each field the record has a value for."""
-    for entry in maps:
-        value = getattr(record, entry.field)
-        if value is not None:
-            samples.add(entry.family, labels, value if entry.convert is None else entry.convert(value))
+class FieldTable:
+    """Which families a kind of record fills.
 
+    Attributes:
+        families: in the order of the fields.
+    """
 
-def families_of(maps: Sequence[FieldMap]) -> tuple[Family, ...]:
-    """The families a field map fills."""
-    return tuple(map(attrgetter("family"), maps))
+    def __init__(self, *maps: FieldMap) -> None:
+        self.families = tuple(entry.family for entry in maps)
+        self._columns = [(attrgetter(entry.field), entry.family, entry.convert) for entry in maps]
+
+    def add(self, records: Sequence[object], labels: Sequence[str], samples: Samples) -> None:
+        """Add a sample for each field that a record has a value for; ``labels`` are those of the records."""
+        for get, family, convert in self._columns:
+            values = map(get, records)
+            if convert is None:
+                samples.add_column(family, labels, values)
+            else:
+                converted = [None if value is None else convert(value) for value in values]
+                samples.add_column(family, labels, converted)
+
+    def values(self, record: object) -> list[float | None]:
+        """The samples' values by themselves, in the order of the families; None: no sample."""
+        return [
+            value if value is None or convert is None else convert(value)
+            for value, convert in ((get(record), convert) for get, _, convert in self._columns)
+        ]
+
+    def any_of(self, record: object) -> bool:
+        """Whether a field has a value other than 0."""
+        return any(get(record) for get, _, _ in self._columns)
 
 
 def ratio(percent: float) -> float:

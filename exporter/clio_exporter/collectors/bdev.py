@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Final
 
 from clio_client import BdevStats, Pool, SafeBdevStats, parse_health
 from clio_client.errors import MalformedAnswerError
-from clio_exporter.collectors.base import Collector, FieldMap, add_fields, families_of, mebibytes, micros
+from clio_exporter.collectors.base import Collector, FieldMap, FieldTable, mebibytes, micros
 from clio_exporter.exposition import Family, Kind, Samples, join_labels, label_text
 from clio_exporter.labels import node_labels
 from clio_exporter.snapshot import NodeSnapshot, Topic
@@ -52,7 +53,7 @@ PREDICTION = _family(
     "attribute",
 )
 
-_SIZE = (
+_SIZE = FieldTable(
     FieldMap(
         "total_capacity", _family("capacity_bytes", Kind.GAUGE, "Size of the device.", "total_capacity")
     ),
@@ -62,7 +63,7 @@ _SIZE = (
     ),
 )
 
-_TRAFFIC = (
+_TRAFFIC = FieldTable(
     FieldMap(
         "total_reads",
         _family(
@@ -101,7 +102,7 @@ _TRAFFIC = (
     ),
 )
 
-_MODEL = (
+_MODEL = FieldTable(
     FieldMap(
         "read_bandwidth_mbps",
         _family(
@@ -175,7 +176,7 @@ MEMBER = _array(
     "state",
 )
 
-_ARRAY_FIELDS = (
+_ARRAY_FIELDS = FieldTable(
     FieldMap(
         "total_capacity",
         _array("capacity_bytes", Kind.GAUGE, "Usable size of the array, after parity.", "total_capacity"),
@@ -258,41 +259,59 @@ class BdevCollector(Collector):
     topics = frozenset({Topic.BDEVS})
     families: ClassVar = (
         INFO,
-        *families_of(_SIZE),
-        *families_of(_TRAFFIC),
-        *families_of(_MODEL),
+        *_SIZE.families,
+        *_TRAFFIC.families,
+        *_MODEL.families,
         HEALTH,
         PREDICTION,
         MEMBER,
-        *families_of(_ARRAY_FIELDS),
+        *_ARRAY_FIELDS.families,
     )
 
     def collect_node(self, node: NodeSnapshot, samples: Samples) -> None:
         """One set of samples a device or array with a container on the node."""
-        for pool in node.bdevs:
-            labels = join_labels(node_labels(node.member), pool_labels(pool))
+        devices: list[tuple[str, BdevStats]] = []
+        for pool, labels in zip(node.bdevs, labels_of("bdevs", node, node.bdevs), strict=True):
             if isinstance(pool.stats, BdevStats):
-                _device(pool.stats, labels, samples)
+                devices.append((labels, pool.stats))
             elif isinstance(pool.stats, SafeBdevStats):
                 _safe_bdev(pool.stats, labels, samples)
+        _devices(devices, samples)
 
 
-def pool_labels(pool: Pool) -> str:
-    """``pool_id`` and ``pool_name`` of a pool that reported statistics."""
-    return label_text({"pool_id": pool.container.pool_id or "", "pool_name": pool.name})
+def labels_of(key: str, node: NodeSnapshot, pools: Sequence[Pool]) -> list[str]:
+    """Labels of pools of the node that reported statistics: the node's, ``pool_id`` and ``pool_name``."""
+    names = [(pool.container.pool_id or "", pool.name) for pool in pools]
+
+    def made() -> list[str]:
+        of_node = node_labels(node.member)
+        return [join_labels(of_node, label_text({"pool_id": i, "pool_name": name})) for i, name in names]
+
+    return node.kept.get(key, names, made)
 
 
-def _device(stats: BdevStats, labels: str, samples: Samples) -> None:
-    if stats.bdev_type is not None:
-        kind = BDEV_TYPES.get(stats.bdev_type, str(stats.bdev_type))
-        samples.add(INFO, join_labels(labels, label_text({"type": kind})), 1)
-    add_fields(_SIZE, stats, labels, samples)
-    if stats.bdev_type not in MEMORY_TYPES or any(getattr(stats, entry.field) for entry in _TRAFFIC):
-        add_fields(_TRAFFIC, stats, labels, samples)
-    add_fields(_MODEL, stats, labels, samples)
-    for family, text in ((HEALTH, stats.device_health), (PREDICTION, stats.failure_prediction)):
+def _devices(devices: Sequence[tuple[str, BdevStats]], samples: Samples) -> None:
+    labels, stats = [text for text, _ in devices], [device for _, device in devices]
+    for text, device in devices:
+        if device.bdev_type is not None:
+            kind = BDEV_TYPES.get(device.bdev_type, str(device.bdev_type))
+            samples.add(INFO, join_labels(text, label_text({"type": kind})), 1)
+    _SIZE.add(stats, labels, samples)
+    counted = [
+        (text, device)
+        for text, device in devices
+        if device.bdev_type not in MEMORY_TYPES or _TRAFFIC.any_of(device)
+    ]
+    _TRAFFIC.add([device for _, device in counted], [text for text, _ in counted], samples)
+    _MODEL.add(stats, labels, samples)
+    for text, device in devices:
+        _health(device, text, samples)
+
+
+def _health(device: BdevStats, labels: str, samples: Samples) -> None:
+    for family, report in ((HEALTH, device.device_health), (PREDICTION, device.failure_prediction)):
         try:
-            numbers = parse_health(text)
+            numbers = parse_health(report)
         except MalformedAnswerError:
             # Free text of the device's vendor must not cost the numbers of the device.
             continue
@@ -301,7 +320,7 @@ def _device(stats: BdevStats, labels: str, samples: Samples) -> None:
 
 
 def _safe_bdev(stats: SafeBdevStats, labels: str, samples: Samples) -> None:
-    add_fields(_ARRAY_FIELDS, stats, labels, samples)
+    _ARRAY_FIELDS.add([stats], [labels], samples)
     for member in stats.members:
         described = {
             "role": member.role or "",

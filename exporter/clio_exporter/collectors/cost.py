@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import ClassVar
 
-from clio_client import MethodModel
+from clio_client import Container, MethodModel
 from clio_exporter.collectors.base import Collector
 from clio_exporter.collectors.pool import container_labels
 from clio_exporter.exposition import Family, Kind, Samples, join_labels, label_text
@@ -46,13 +47,18 @@ class CostCollector(Collector):
 
     def collect_node(self, node: NodeSnapshot, samples: Samples) -> None:
         """Learning rate of every pool, and the models of its methods that have learned."""
-        for container in node.pools:
-            labels = container_labels(node, container)
-            samples.add(LEARNING_RATE, labels, container.learning_rate)
-            names = Counter(method.name for method in container.methods)
-            for method in container.methods:
-                name = _method_name(method, names)
-                _models(method, join_labels(labels, label_text({"method": name})), samples)
+        pools = node.pools
+        samples.add_kept(node.kept, "models", pools, self.families, lambda own: _pools(node, pools, own))
+
+
+def _pools(node: NodeSnapshot, pools: Sequence[Container], samples: Samples) -> None:
+    for container in pools:
+        labels = container_labels(node, container)
+        samples.add(LEARNING_RATE, labels, container.learning_rate)
+        names = Counter(method.name for method in container.methods)
+        for method in container.methods:
+            name = _method_name(method, names)
+            _models(method, join_labels(labels, label_text({"method": name})), samples)
 
 
 def _method_name(method: MethodModel, names: Counter[str | None]) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from clio_client import CteStats, ModuleStats
-from clio_exporter.collectors.base import Collector, FieldMap, add_fields, families_of
-from clio_exporter.collectors.bdev import pool_labels
+from clio_exporter.collectors.base import Collector, FieldMap, FieldTable
+from clio_exporter.collectors.bdev import labels_of
 from clio_exporter.exposition import Family, Kind, Samples, join_labels, label_text
-from clio_exporter.labels import node_labels
 from clio_exporter.snapshot import NodeSnapshot, Topic
 
 _POOL = ("pool_id", "pool_name")
@@ -18,7 +17,7 @@ def _family(name: str, text: str, field: str) -> Family:
     return Family(f"clio_cte_{name}", Kind.GAUGE, text, f"cte_core stats.{field}", _POOL)
 
 
-_FIELDS = (
+_FIELDS = FieldTable(
     FieldMap("num_targets", _family("targets", "Storage targets registered with the engine.", "num_targets")),
     FieldMap(
         "num_tags", _family("tags", "Tags (buckets of blobs) whose metadata the node holds.", "num_tags")
@@ -39,14 +38,13 @@ class CteCollector(Collector):
     """What modules other than block devices report of themselves."""
 
     topics = frozenset({Topic.MODULES})
-    families: ClassVar = (*families_of(_FIELDS), STAT)
+    families: ClassVar = (*_FIELDS.families, STAT)
 
     def collect_node(self, node: NodeSnapshot, samples: Samples) -> None:
         """One set of samples a pool that reports statistics."""
-        for pool in node.modules:
-            labels = join_labels(node_labels(node.member), pool_labels(pool))
+        for pool, labels in zip(node.modules, labels_of("modules", node, node.modules), strict=True):
             if isinstance(pool.stats, CteStats):
-                add_fields(_FIELDS, pool.stats, labels, samples)
+                _FIELDS.add([pool.stats], [labels], samples)
             elif isinstance(pool.stats, ModuleStats):
                 for stat, value in pool.stats.values.items():
                     described = label_text({"module": pool.container.chimod_name or "", "stat": stat})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from clio_client import SystemSample
-from clio_exporter.collectors.base import Collector, FieldMap, add_fields, families_of, nanos, ratio
+from clio_exporter.collectors.base import Collector, FieldMap, FieldTable, nanos, ratio
 from clio_exporter.exposition import Family, Kind, Samples, join_labels, label_text
 from clio_exporter.labels import node_labels
 from clio_exporter.snapshot import NodeSnapshot, Topic
@@ -135,7 +135,7 @@ HBM_USED_RATIO = Family(
     _SYSTEM + "hbm_usage_pct / 100",
 )
 
-_SAMPLE = (
+SAMPLE = FieldTable(
     FieldMap("wall_time_ns", SAMPLE_TIMESTAMP, nanos),
     FieldMap("is_leader", LEADER),
     FieldMap("cpu_usage_pct", CPU, ratio),
@@ -144,17 +144,17 @@ _SAMPLE = (
     FieldMap("ram_usage_pct", MEMORY_USED, ratio),
     FieldMap("gpu_count", GPUS),
 )
-_PEAKS = (
+_PEAKS = FieldTable(
     FieldMap("cpu_usage_pct", CPU_PEAK, ratio),
     FieldMap("ram_available_low_bytes", MEMORY_AVAILABLE_LOW),
 )
-_GPU_SAMPLE = (
+GPU_SAMPLE = FieldTable(
     FieldMap("gpu_usage_pct", GPU, ratio),
     FieldMap("hbm_total_bytes", HBM_TOTAL),
     FieldMap("hbm_used_bytes", HBM_USED),
     FieldMap("hbm_usage_pct", HBM_USED_RATIO, ratio),
 )
-_GPU_PEAKS = (
+_GPU_PEAKS = FieldTable(
     FieldMap("gpu_usage_pct", GPU_PEAK, ratio),
     FieldMap("hbm_used_bytes", HBM_USED_PEAK),
 )
@@ -172,10 +172,10 @@ class NodeCollector(Collector):
         ROUND_TRIP,
         QUESTIONS,
         START_TIME,
-        *families_of(_SAMPLE),
-        *families_of(_PEAKS),
-        *families_of(_GPU_SAMPLE),
-        *families_of(_GPU_PEAKS),
+        *SAMPLE.families,
+        *_PEAKS.families,
+        *GPU_SAMPLE.families,
+        *_GPU_PEAKS.families,
     )
 
     def collect_node(self, node: NodeSnapshot, samples: Samples) -> None:
@@ -196,11 +196,11 @@ class NodeCollector(Collector):
         samples.add(START_TIME, labels, node.start_time)
         if newest is None:
             return
-        add_fields(_SAMPLE, newest, labels, samples)
-        add_fields(_PEAKS, peaks, labels, samples)
+        SAMPLE.add([newest], [labels], samples)
+        _PEAKS.add([peaks], [labels], samples)
         if newest.gpu_count:
-            add_fields(_GPU_SAMPLE, newest, labels, samples)
-            add_fields(_GPU_PEAKS, peaks, labels, samples)
+            GPU_SAMPLE.add([newest], [labels], samples)
+            _GPU_PEAKS.add([peaks], [labels], samples)
 
 
 def _info_labels(node: NodeSnapshot, newest: SystemSample | None) -> str:

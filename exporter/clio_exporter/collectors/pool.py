@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from statistics import median
 from typing import ClassVar
 
@@ -50,10 +52,8 @@ class PoolCollector(Collector):
 
     def collect_node(self, node: NodeSnapshot, samples: Samples) -> None:
         """How far off the learned cost models of every pool are."""
-        for container in node.pools:
-            errors = [method.mape for method in container.methods if method.mape is not None]
-            if errors:
-                samples.add(COST_ERROR, container_labels(node, container), median(errors))
+        pools = node.pools
+        samples.add_kept(node.kept, "cost", pools, (COST_ERROR,), lambda own: _costs(node, pools, own))
 
     def collect_cluster(self, cluster: ClusterSnapshot, samples: Samples) -> None:
         """The pools that run, and those that are composed: once a cluster, however many files there are."""
@@ -68,9 +68,23 @@ class PoolCollector(Collector):
                 1,
             )
         for node in cluster.nodes:
-            for container in node.pools:
-                described = _described(container, composed.get(container.pool_id or ""))
-                samples.add(INFO, join_labels(container_labels(node, container), described), 1)
+            pools = [(container, composed.get(container.pool_id or "")) for container in node.pools]
+            samples.add_kept(node.kept, "pools", pools, (INFO,), partial(_infos, node, pools))
+
+
+def _costs(node: NodeSnapshot, pools: Sequence[Container], samples: Samples) -> None:
+    for container in pools:
+        errors = [method.mape for method in container.methods if method.mape is not None]
+        if errors:
+            samples.add(COST_ERROR, container_labels(node, container), median(errors))
+
+
+def _infos(
+    node: NodeSnapshot, pools: Sequence[tuple[Container, ComposedPool | None]], samples: Samples
+) -> None:
+    for container, composed in pools:
+        labels = join_labels(container_labels(node, container), _described(container, composed))
+        samples.add(INFO, labels, 1)
 
 
 def container_labels(node: NodeSnapshot, container: Container) -> str:

@@ -24,7 +24,8 @@ Labels besides those in the tables:
 - every series of a node carries `node_id` (its position in the hostfile, which is how runtimes number
   themselves) and `hostname` (the hostfile's text);
 - with several clusters configured, or one that has a name, series of nodes and clusters also carry
-  `cluster`.
+  `cluster`;
+- every series, those about the exporter too, carries what `--label` gives.
 """
 
 _SCOPES: Final = {Scope.NODE: "node", Scope.CLUSTER: "cluster", Scope.EXPORTER: "exporter"}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
-from clio_exporter.collectors.base import Collector, FieldMap, add_fields, families_of, micros
+from clio_exporter.collectors.base import Collector, FieldMap, FieldTable, micros
 from clio_exporter.exposition import Family, Kind, Samples, join_labels, label_text
 from clio_exporter.labels import node_labels
 from clio_exporter.snapshot import NodeSnapshot, Topic
@@ -21,7 +22,7 @@ def _family(name: str, kind: Kind, text: str, field: str) -> Family:
     return Family(f"clio_worker_{name}", kind, text, f"worker_stats.{field}", _WORKER)
 
 
-_FIELDS = (
+_FIELDS = FieldTable(
     FieldMap(
         "is_running", _family("running", Kind.GAUGE, "1 if the worker thread runs, else 0.", "is_running")
     ),
@@ -92,10 +93,15 @@ class WorkerCollector(Collector):
     """The worker threads of every node. They come and go at run time; only those reported now have series."""
 
     topics = frozenset({Topic.WORKERS})
-    families: ClassVar = families_of(_FIELDS)
+    families: ClassVar = _FIELDS.families
 
     def collect_node(self, node: NodeSnapshot, samples: Samples) -> None:
         """One set of samples a worker."""
-        for worker in node.workers:
-            labels = join_labels(node_labels(node.member), label_text({"worker_id": str(worker.worker_id)}))
-            add_fields(_FIELDS, worker, labels, samples)
+        numbers = [worker.worker_id for worker in node.workers]
+        labels = node.kept.get("workers", numbers, lambda: _labels(node, numbers))
+        _FIELDS.add(node.workers, labels, samples)
+
+
+def _labels(node: NodeSnapshot, numbers: Sequence[int | None]) -> list[str]:
+    of_node = node_labels(node.member)
+    return [join_labels(of_node, label_text({"worker_id": str(number)})) for number in numbers]

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from clio_exporter.exposition import Family, Kind, Samples, Scope, format_value, join_labels, label_text
+from clio_exporter.exposition import (
+    Family,
+    KeptTexts,
+    Kind,
+    Samples,
+    Scope,
+    format_value,
+    join_labels,
+    label_text,
+)
 
 GAUGE = Family("clio_test_bytes", Kind.GAUGE, 'Help with "quotes", a \\ and\na line.', "x", ("a", "b"))
 COUNTER = Family("clio_test_reads_total", Kind.COUNTER, "Counted.", "x")
@@ -127,6 +136,58 @@ def test_no_value_is_no_sample_and_no_family() -> None:
     samples.add(COUNTER, "", 0)
     assert text(samples) == COUNTER.header(openmetrics=False) + "clio_test_reads_total 0\n"
     assert (samples.count([GAUGE]), samples.count([GAUGE, COUNTER])) == (0, 1)
+
+
+@pytest.mark.parametrize("constant", ["", 'site="a\\\\b"'])
+def test_a_column_is_what_its_samples_are_one_by_one(constant: str) -> None:
+    labels = [label_text({"i": str(i)}) for i in range(7)]
+    values = [3, -1, True, 2.5, math.nan, None, math.inf]
+    column, single = Samples([GAUGE], constant), Samples([GAUGE], constant)
+    column.add_column(GAUGE, labels, iter(values))
+    for each, value in zip(labels, values, strict=True):
+        single.add(GAUGE, each, value)
+    assert text(column) == text(single)
+    assert len(column) == len(single) == 6
+    column.add_column(GAUGE, labels, [None] * 7)
+    assert len(column) == 6
+
+
+@pytest.mark.parametrize("constant", ["", 'site="a"'])
+def test_a_kept_text_is_made_again_when_its_source_is_another(constant: str) -> None:
+    kept, written = KeptTexts(), []
+
+    def scrape(source: object, value: int) -> str:
+        def write(own: Samples) -> None:
+            written.append(value)
+            own.add(GAUGE, 'a="x"', value)
+            own.add(GAUGE, "", value)
+
+        samples = Samples([COUNTER, GAUGE], constant)
+        samples.add_kept(kept, "one", source, (GAUGE,), write)
+        samples.add(GAUGE, 'a="y"', 9)
+        assert len(samples) == 3
+        return text(samples)
+
+    before = scrape([1], 5)
+    assert before == scrape([1], 6)
+    assert before.replace(" 5\n", " 7\n") == scrape([2], 7)
+    assert before == scrape([1], 5)
+    assert written == [5, 7, 5]
+
+
+def test_what_could_not_be_written_is_not_kept() -> None:
+    kept, samples = KeptTexts(), Samples([GAUGE])
+
+    def fail(own: Samples) -> None:
+        own.add(GAUGE, "", 1)
+        raise ValueError("no text")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no text"):
+            samples.add_kept(kept, "one", 1, (GAUGE,), fail)
+    assert len(samples) == 0
+    samples.add_kept(kept, "one", 1, (GAUGE,), lambda own: own.add(GAUGE, "", 2))
+    assert text(samples).endswith("\nclio_test_bytes 2\n")
 
 
 def test_only_declared_families_can_be_added() -> None:

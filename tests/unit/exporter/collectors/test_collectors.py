@@ -32,7 +32,7 @@ from clio_exporter import collectors
 from clio_exporter.collectors import COLLECTORS
 from clio_exporter.collectors.config import ConfigCollector
 from clio_exporter.collectors.pool import PoolCollector
-from clio_exporter.exposition import Samples, Scope
+from clio_exporter.exposition import KeptTexts, Samples, Scope
 from clio_exporter.poller import NodePoller, PollOptions, PollSlots
 from clio_exporter.snapshot import ClusterSnapshot, NodeSnapshot, Peaks, Topic, TopicResult
 from tests.unit import recorded
@@ -487,6 +487,29 @@ def collected(collector: Any, cluster: ClusterSnapshot) -> Series:
     }
     check_labels(found)
     return found
+
+
+def test_pools_are_written_again_when_they_or_their_routing_have_changed(tmp_path: Path) -> None:
+    """Their text is kept from one scrape to the next."""
+    kept = KeptTexts()
+    first, second = Container("512.1", "a", "m", 0, 0.1), Container("512.2", "b", "m", 0, 0.1)
+
+    def scrape(*pools: Container, known: bool = True, text: str = CONF) -> set[tuple[str, str]]:
+        node = snapshot()
+        node.kept, node.containers = kept, pools
+        node.results = {Topic.CONTAINERS: TopicResult(None if known else RefusedError("refused"), 0.1)}
+        cluster = replace(config_cluster(tmp_path, text), nodes=(node,))
+        found = collected(PoolCollector(), cluster)
+        described = [dict(labels) for name, labels in found if name == "clio_pool_info"]
+        return {(labels["pool_name"], labels["pool_query"]) for labels in described}
+
+    assert scrape(first) == {("a", "")} == scrape(first)
+    assert scrape(first, second) == {("a", ""), ("b", "")}
+    assert scrape(first, second, known=False) == set()
+    assert scrape(second) == {("b", "")}
+    composed = CONF + '  - {mod_name: m, pool_name: b, pool_query: dynamic, pool_id: "512.2"}\n'
+    assert scrape(second, text=composed) == {("b", "dynamic")}
+    assert scrape(second) == {("b", "")}
 
 
 def test_every_family_is_emitted_with_the_labels_it_declares(tmp_path: Path) -> None:
