@@ -8,19 +8,35 @@ import re
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from clio_exporter.kit.rules import Options, render
+from clio_exporter.kit.rules import THRESHOLDS, Options, render
+from clio_exporter.kit.rules import alerts as table
 from scripts.alert_trials import FIGURES
-from tests.exporter_process import eventually
+from tests.exporter_process import ExporterProcess, eventually
 from tests.prometheus import Prometheus
-from tests.unit.prometheus.rulefiles import alerts, metrics
+from tests.unit.prometheus.rulefiles import alerts, held_back_by, metrics
 
 FIRING = 'ALERTS{alertstate="firing"}'
+FASTER = 20
+"""What windows and waits are divided by."""
+PATIENCE = 3
+"""Minutes of the rules' clock that a fault is waited for."""
+FORECASTS = ("ClioBdevFillsWithin4Hours", "ClioBdevFillsWithin3Days")
+"""Alerts that tell a burst from a fill by their wait, and are never hurried."""
+IN_REAL_TIME = (
+    "ClioNodeDown",
+    "ClioNodeHung",
+    "ClioClusterNoLeader",
+    "ClioExporterDown",
+    "ClioExporterScrapeSlow",
+)
+"""Alerts about what is down or late; a process takes its own time to be there again."""
 _SELECTOR = re.compile(r"[a-z_]+[a-z0-9_:]*(?:\{[^}]*\})?")
 
 
@@ -34,12 +50,15 @@ class Figures:
         """A kind of cluster, what it went through, and the alerts that it has nothing for."""
         self._put("silent", kind, {"phases": phases, "unwatched": sorted(unwatched)})
 
-    def seen(
-        self, alert: str, fault: str, seconds: float, besides: Collection[str], held_back: Collection[str]
-    ) -> None:
-        """A fault, and what it made fire."""
-        at = {"fault": fault, "seconds": round(seconds), "besides": sorted(besides)}
-        self._put("seen", alert, {**at, "held_back": sorted(held_back)})
+    def seen(self, alert: str, fault: str, seconds: float, fired: Collection[str]) -> set[str]:
+        """A fault, and what it made fire; returns what should not have, held back by nothing."""
+        besides = set(fired) - {alert}
+        held_back = besides & held_back_by(alert)
+        print(f"{alert} | {fault} | {seconds:.0f} s | {besides or 'nothing'}", flush=True)
+        if besides == held_back:
+            at = {"fault": fault, "seconds": round(seconds), "besides": sorted(besides)}
+            self._put("seen", alert, {**at, "held_back": sorted(held_back)})
+        return besides - held_back
 
     def _put(self, section: str, name: str, value: Any) -> None:
         figures = json.loads(self.path.read_text()) if self.path.exists() else {"silent": {}, "seen": {}}
@@ -60,6 +79,38 @@ class Phases:
         self.figures[phase] = {"seconds": round(now - self._began), "fired": sorted(fired)}
         self._began = now
         assert set(fired) == set(), phase
+
+
+def minutes_of_waits() -> dict[str, int]:
+    """How long the alerts of the kit wait; all whole minutes or an hour."""
+    units = {"m": 1, "h": 60}
+    return {alert.name: int(alert.wait[:-1]) * units[alert.wait[-1]] for alert in table() if alert.wait}
+
+
+def in_real_time(*also: str) -> dict[str, str]:
+    """Waits of a healthy cluster: `IN_REAL_TIME` keep theirs, and those in ``also``."""
+    kept = {*IN_REAL_TIME, *also}
+    return {name: f"{FASTER * minutes}m" for name, minutes in minutes_of_waits().items() if name in kept}
+
+
+def impatient(*, but: Collection[str] = ()) -> dict[str, str]:
+    """Waits of at most `PATIENCE`; the alerts in `but` wait as long as they do in real time.
+
+    So do two that follow from many faults: a scrape with a node that hangs lasts as long as the node is
+    given, and a runtime that was stopped takes its own time to the next sample.
+    """
+    real = {"ClioExporterScrapeSlow", "ClioNodeStatisticsStale", *but}
+    return {
+        name: f"{FASTER * minutes if name in real else min(minutes, PATIENCE)}m"
+        for name, minutes in minutes_of_waits().items()
+        if name not in FORECASTS
+    }
+
+
+def options(waits: Mapping[str, str], scrape_timeout: float, faster: int = FASTER) -> Options:
+    """The kit's rules on the fast clock, on which what lasts four hours lasts twelve minutes."""
+    forecasts = {name: THRESHOLDS[name].value / faster for name in ("forecast_soon", "forecast_later")}
+    return Options(faster=faster, waits=waits, thresholds={**forecasts, "scrape_timeout": scrape_timeout})
 
 
 def write_rules(directory: Path, options: Options) -> list[str]:
@@ -122,3 +173,64 @@ def unwatched(prometheus: Prometheus) -> set[str]:
         and "scrape_timeout_seconds" not in selector  # has a stand-in
         and not prometheus.query(f"count_over_time({selector}[1h])")
     }
+
+
+class Watch:
+    """An exporter and a Prometheus with the kit's rules, each of which can be ended and started again.
+
+    A subclass sets `nodes`, `seconds` (how long is waited for anything) and what its `_config` needs, then
+    calls `_begin`.
+
+    Attributes:
+        exporter, prometheus: those that run now.
+    """
+
+    nodes: int
+    seconds: float
+    exporter: ExporterProcess
+    prometheus: Prometheus
+
+    def _begin(
+        self, running: ExitStack, directory: Path, flags: Sequence[str], waits: dict[str, str]
+    ) -> None:
+        self._running = running
+        self.directory = directory
+        self._flags = tuple(flags)
+        self._waits = waits
+        self.exporter = running.enter_context(ExporterProcess(directory, *self._flags))
+        self.prometheus = self._prometheus()
+
+    def restart_prometheus(self) -> None:
+        self.prometheus.stop()
+        self.prometheus = self._prometheus()
+
+    def restart_exporter(self) -> None:
+        self.exporter.stop()
+        self.exporter = self._running.enter_context(ExporterProcess(self.directory, *self._flags))
+        self.prometheus.reload(self._config())
+        self.prometheus.wait_for(f'up{{instance="{self.exporter.address}"}} == 1', seconds=self.seconds)
+
+    def look(self, scrapes: int) -> None:
+        """Wait until this Prometheus has scraped so many times, and evaluated all rules."""
+        self.prometheus.wait_for_scrapes(scrapes, 'up{job="clio-exporter"}', self.seconds)
+        wait_for_evaluations(self.prometheus, 1, self.seconds)
+
+    def wait_ready(self) -> None:
+        self.prometheus.wait_for(f"sum(clio_node_up) == {self.nodes}", seconds=self.seconds)
+
+    def fires(self, alert: str) -> None:
+        self.prometheus.wait_for(f'{FIRING[:-1]}, alertname="{alert}"}}', seconds=self.seconds)
+
+    def rules(self, waits: dict[str, str]) -> None:
+        """Put rules with these waits in force; those of the others are divided as the clock is."""
+        self._waits = waits
+        self.prometheus.reload(self._config())
+
+    def _prometheus(self) -> Prometheus:
+        return self._running.enter_context(Prometheus(self.directory, self._config()))
+
+    def _job(self) -> dict[str, Any]:
+        return {"job_name": "clio-exporter", "static_configs": [{"targets": [self.exporter.address]}]}
+
+    def _config(self) -> dict[str, Any]:
+        raise NotImplementedError

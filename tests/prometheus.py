@@ -141,12 +141,12 @@ class Prometheus(ServerProcess):
         return found[0]
 
     def wait_for_scrapes(self, number: int, selector: str = "up", seconds: float = 60.0) -> None:
-        """Wait until every series of `selector` has this many samples from now on."""
+        """Wait until every series of `selector` that still goes on has this many samples from now on."""
         started = time.time()
 
         def attempt() -> bool:
             window = f"{max(1, int((time.time() - started) * 1000))}ms"
-            counts = self.query(f"count_over_time({selector}[{window}])")
+            counts = self.query(f"count_over_time({selector}[{window}]) and {selector}")
             return bool(counts) and min(sample.value for sample in counts) >= number
 
         eventually(f"{number} scrapes of {selector}", attempt, seconds, pause=0.2)

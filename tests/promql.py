@@ -69,7 +69,9 @@ def _others() -> Iterator[Metric]:
         yield Metric(f"{name}_total" if counter else name, counter, TARGET_LABELS)
     for name in ("up", "scrape_duration_seconds", "scrape_timeout_seconds", "scrape_samples_scraped"):
         yield Metric(name, False, TARGET_LABELS)
-    for family in ControlMetrics().registry.collect():
+    control = ControlMetrics()
+    control.watch_tokens(lambda: (0, 0, 0, True))
+    for family in control.registry.collect():
         for sample in family.samples:
             counter = family.type == "counter" or (
                 family.type == "histogram" and "_created" not in sample.name

@@ -38,6 +38,26 @@ class NodeState:
     answering: bool = True
     retired: set[str] = field(default_factory=set)
     sample: Template | None = None
+    conditions: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """By kind (faults.CONDITIONS), its argument and CLOCK_MONOTONIC when it began."""
+
+    def set_condition(self, kind: str, argument: float) -> None:
+        """Let the node say of itself what this fault means."""
+        self.conditions[kind] = argument, model.clock_ns()
+        self.sample = None
+
+    def clear_conditions(self) -> None:
+        """Let the node be well again."""
+        self.conditions.clear()
+        self.sample = None
+
+    def until(self, kind: str, now_ns: int) -> int:
+        """Now, or when this condition began."""
+        return self.conditions[kind][1] if kind in self.conditions else now_ns
+
+    def argument(self, kind: str, default: float) -> float:
+        """What the condition was given, `default` while it is not there."""
+        return self.conditions[kind][0] if kind in self.conditions else default
 
 
 @dataclass(frozen=True)
@@ -168,19 +188,29 @@ class Answers:
         while len(self._workers) < node.workers:
             self._workers.append(self._worker_template(len(self._workers)))
         parts = [array_header(node.workers)]
+        worked = node.until("stuck", now_ns) - node.started_ns
         for worker in range(node.workers):
-            queued = model.queued_tasks(index, worker, age)
+            queued = self._queued(node, worker, now_ns)
             parts.append(
                 self._workers[worker].fill(
                     (
-                        model.idle_iterations(index, worker, age, rate),
+                        0 if "busy" in node.conditions else model.idle_iterations(index, worker, age, rate),
                         queued,
-                        model.tasks_processed(index, worker, age, rate),
+                        model.tasks_processed(index, worker, worked, rate),
                         queued * model.LOAD_PER_TASK,
                     )
                 )
             )
         return b"".join(parts)
+
+    def _queued(self, node: NodeState, worker: int, now_ns: int) -> int:
+        queued = model.queued_tasks(node.index, worker, now_ns - node.started_ns)
+        if "stuck" in node.conditions:
+            queued += 1
+        if "busy" in node.conditions:
+            queued = 20
+        seconds = (now_ns - node.until("backlog", now_ns)) // model.SECOND
+        return queued + int(node.argument("backlog", 0.0) * seconds)
 
     def _worker_template(self, worker: int) -> Template:
         document = splice(
@@ -199,14 +229,18 @@ class Answers:
         if node.sample is None:
             node.sample = self._sample_template(node)
         fill, index, total = node.sample.fill, node.index, self._memory_total
-        events = model.event_range(minimum, now_ns - node.started_ns, self._ring)
+        newest_ns = node.until("frozen", now_ns)
+        wall_offset_ns = self._wall_offset_ns + int(node.argument("clock", 0.0) * model.SECOND)
+        events = model.event_range(minimum, newest_ns - node.started_ns, self._ring)
         parts = [array_header(len(events))]
         for event in events:
             taken_ns = node.started_ns + event * model.SECOND
             available = model.memory_available(index, event, total)
+            if "memory" in node.conditions:
+                available = int(total * (1 - node.argument("memory", 0.0) / 100))
             used = 100.0 * (total - available) / total
             cpu = model.cpu_percent(index, event)
-            parts.append(fill((event, taken_ns, taken_ns + self._wall_offset_ns, available, used, cpu)))
+            parts.append(fill((event, taken_ns, taken_ns + wall_offset_ns, available, used, cpu)))
         return b"".join(parts)
 
     def _sample_template(self, node: NodeState) -> Template:
@@ -216,7 +250,7 @@ class Answers:
                 ("hostname",): node.hostname,
                 ("ip_address",): node.address,
                 ("node_id",): node.index,
-                ("is_leader",): node.index == 0,
+                ("is_leader",): bool(node.argument("leader", node.index == 0)),
             },
         )
         moving = (

@@ -19,11 +19,21 @@ KINDS = {
     "retired-pool": "the pool <major.minor> is gone",
     "workers": "the number of workers is <count>",
     "error-rc": "answers with return code <rc> and no results",
+    "clock": "its wall clock is <seconds> ahead",
+    "frozen": "it takes no more system samples",
+    "memory": "<percent> of its memory is in use",
+    "leader": "it says that it leads, 1, or does not, 0: <flag>",
+    "stuck": "its workers have tasks queued and complete none",
+    "backlog": "<tasks> a second more wait in the queue of each worker",
+    "busy": "its workers are never idle, with 20 tasks queued for each",
 }
 """Name of each fault and what it does; ``<...>`` is the argument."""
 
 PORT_FAULTS = frozenset({"refused", "hang", "non-zmq"})
 """Faults that take the ZeroMQ socket off the port."""
+
+CONDITIONS = frozenset({"clock", "frozen", "memory", "leader", "stuck", "backlog", "busy"})
+"""Faults that are not in how a node answers, but in what it says of itself."""
 
 _DEFAULTS = {"restarting": "1"}
 _NET_KEY = slice(64, 72)

@@ -16,7 +16,7 @@ import zmq
 from clio_lab.simulator import model
 from clio_lab.simulator.answers import Answers, NodeState, Unanswered
 from clio_lab.simulator.dialback import DialBack, DialBacks
-from clio_lab.simulator.faults import PORT_FAULTS, Fault, spoil
+from clio_lab.simulator.faults import CONDITIONS, PORT_FAULTS, Fault, spoil
 from clio_lab.simulator.frames import (
     CLIENT_CONNECT,
     LAYOUTS,
@@ -181,6 +181,8 @@ class SimulatedNode:
                 self.state.retired.add(fault.text)
             elif fault.kind == "workers":
                 self.state.workers = int(fault.number)
+            elif fault.kind in CONDITIONS:
+                self.state.set_condition(fault.kind, fault.number if fault.text else 0.0)
             elif fault.kind in ("silent", *PORT_FAULTS):
                 self.state.answering = False
             if fault.kind in PORT_FAULTS:
@@ -196,6 +198,7 @@ class SimulatedNode:
         """Take all faults back; a port that was given up is opened again by the same process."""
         async with self._changing:
             self.faults.clear()
+            self.state.clear_conditions()
             self.state.retired.clear()
             self.state.workers = self._default_workers
             if self._faulty_port is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -128,3 +129,36 @@ def untested_recordings(names: Iterable[str], tests: Sequence[Mapping[str, Any]]
             if check.get("exp_samples"):
                 tested |= lint(check["expr"], metrics()).metrics
     return [name for name in dict.fromkeys(names) if name not in tested]
+
+
+def matchers(texts: list[str]) -> list[tuple[str, str, str]]:
+    """(label, operator, value) of matchers in Alertmanager's syntax."""
+    found = [re.fullmatch(r'(\w+)(=~|!~|!=|=)"([^"]*)"', text) for text in texts]
+    return [(match[1], match[2], match[3]) for match in found if match]
+
+
+def chosen(texts: list[str]) -> list[Rule]:
+    """Alerts whose name, severity and scope fit all matchers."""
+    parsed = matchers(texts)
+    assert len(parsed) == len(texts), texts
+
+    def fits(rule: Rule) -> bool:
+        labels = {"alertname": rule.name, **rule.labels}
+        for label, operator, value in parsed:
+            actual = labels.get(label, "")
+            same = bool(re.fullmatch(value, actual)) if "~" in operator else actual == value
+            if same == operator.startswith("!"):
+                return False
+        return True
+
+    return [rule for rule in alerts() if fits(rule)]
+
+
+def held_back_by(alert: str) -> set[str]:
+    """Alerts that Alertmanager holds back while this one fires, as far as it is about the same thing."""
+    return {
+        target.name
+        for inhibition in load(PROMETHEUS / "alertmanager.yml")["inhibit_rules"]
+        if alert in {rule.name for rule in chosen(inhibition["source_matchers"])}
+        for target in chosen(inhibition["target_matchers"])
+    }

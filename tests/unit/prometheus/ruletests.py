@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,14 @@ def needed(test: Mapping[str, Any]) -> list[dict[str, Any]]:
                 names |= _of(rule)
     return [
         {**group, "rules": chosen}
-        for path in RULE_FILES
-        for group in load(path)["groups"]
+        for group in _groups()
         if (chosen := [rule for rule in group["rules"] if (rule.get("alert") or rule["record"]) in found])
     ]
+
+
+@cache
+def _groups() -> tuple[Mapping[str, Any], ...]:
+    return tuple(group for path in RULE_FILES for group in load(path)["groups"])
 
 
 def _of(rule: Rule) -> set[str]:

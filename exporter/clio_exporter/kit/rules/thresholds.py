@@ -30,10 +30,9 @@ class Threshold:
 THRESHOLDS: Final = {
     threshold.name: threshold
     for threshold in (
-        Threshold(
-            "flapping_changes", 3, "count", "changes of up and down in 30 minutes that are no flapping yet"
-        ),
+        Threshold("flapping_outages", 2, "count", "times down in 30 minutes that are no flapping yet"),
         Threshold("flapping_restarts", 2, "count", "restarts in 30 minutes that are no flapping yet"),
+        Threshold("clock_wrong", 30, "seconds", "seconds by which the clock of a node is wrong"),
         Threshold("queue_length", 100, "count", "tasks queued on a node from which growth matters"),
         Threshold("queue_growth", 0.05, "factor", "tasks a second by which a queue grows"),
         Threshold("workers_busy", 0.9, "ratio", "share of time in which the workers of a node are busy"),

@@ -111,6 +111,44 @@ def test_elastic_workers(simulation: Simulation) -> None:
         assert len(client.results("worker_stats")[1]) == 8
 
 
+def test_what_a_node_says_of_itself(simulation: Simulation) -> None:
+    with simulation.client(1) as client:
+
+        def newest() -> dict:
+            return client.results("system_stats")[1][-1]
+
+        def workers() -> list[dict]:
+            return client.results("worker_stats")[1]
+
+        simulation.process.set_fault(1, "clock:3600")
+        assert newest()["wall_time_ns"] - time.time_ns() > 3590 * model.SECOND
+        simulation.process.set_fault(1, "memory:95")
+        assert newest()["ram_usage_pct"] == pytest.approx(95, abs=0.01)
+        simulation.process.set_fault(1, "leader:1")
+        assert newest()["is_leader"] is True
+        simulation.process.set_fault(1, "frozen")
+        stands = newest()["event_id"]
+        simulation.process.set_fault(1, "stuck")
+        done = [worker["num_tasks_processed"] for worker in workers()]
+        assert all(worker["num_queued_tasks"] > 0 for worker in workers())
+        simulation.process.set_fault(1, "busy")
+        assert {(w["idle_iterations"], w["num_queued_tasks"]) for w in workers()} == {(0, 20)}
+        simulation.process.set_fault(1, "backlog:1000")
+        deadline = time.monotonic() + 10
+        while workers()[0]["num_queued_tasks"] < 1000 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert workers()[0]["num_queued_tasks"] >= 1000
+        assert newest()["event_id"] == stands
+        assert [worker["num_tasks_processed"] for worker in workers()] == done
+
+        simulation.process.clear(1)
+        assert newest()["event_id"] > stands
+        assert newest()["is_leader"] is False
+        assert newest()["ram_usage_pct"] <= 60
+        assert abs(newest()["wall_time_ns"] - time.time_ns()) < 3 * model.SECOND
+        assert all(worker["num_queued_tasks"] <= 10 for worker in workers())
+
+
 def test_refused(simulation: Simulation) -> None:
     simulation.process.set_fault(1, "refused")
     host, port = simulation.node(1)

@@ -182,6 +182,20 @@ GROUPS: Final = (
                 ),
                 when="`up` 0",
             ),
+            Alert(
+                name="ClioControlTokensUnusable",
+                severity="warning",
+                scope="control",
+                wait="2m",
+                dashboard="clio-exporter",
+                expr="clio_control_tokens_file_usable == 0",
+                summary="The control API {{ $labels.instance }} cannot use its tokens file",
+                description=(
+                    "Until it can, no token counts: nobody can stop or restart nodes through it. "
+                    "Its log names the file and the remedy."
+                ),
+                when="`clio_control_tokens_file_usable` 0",
+            ),
         ),
     ),
 )

@@ -51,14 +51,18 @@ GROUPS: Final = (
                 severity="warning",
                 scope="node",
                 dashboard="clio-node",
+                comment=(
+                    "resets() counts how often up fell from 1 to 0. Maintenance restarts a node once or twice, and a "
+                    "loaded host loses an answer: neither alone nor together are they flapping."
+                ),
                 expr="""
-                changes(node:clio_node_up:max[30m]) > [[flapping_changes]]
+                resets(node:clio_node_up:max[30m]) > [[flapping_outages]]
                   or
-                max by ([[node]]) (changes(clio_node_start_time_seconds[30m])) > [[flapping_restarts]]
+                changes(node:clio_node_start_time_seconds:max[30m]) > [[flapping_restarts]]
                 """,
                 summary="Runtime on [[where]] comes and goes",
-                description='It went up or down, or was restarted, {{ $value | printf "%.0f" }} times in the last 30 minutes.',
-                when="4 changes of up and down, or 3 restarts, in 30 min",
+                description='It went down, or was restarted, {{ $value | printf "%.0f" }} times in the last 30 minutes.',
+                when="down 3 times, or 3 restarts, in 30 min",
             ),
             Alert(
                 name="ClioNodeStatisticsStale",
@@ -84,6 +88,30 @@ GROUPS: Final = (
                     "figures of this node are not current."
                 ),
                 when="up, no new system sample for 2 min",
+            ),
+            Alert(
+                name="ClioNodeClockWrong",
+                severity="warning",
+                scope="node",
+                wait="10m",
+                dashboard="clio-node",
+                comment=(
+                    "The runtime takes a sample every second, so its newest is as old as the clocks differ. Age at the time of "
+                    "the scrape; samples that stand still are ClioNodeStatisticsStale."
+                ),
+                expr="""
+                max by ([[node]]) (
+                  abs(timestamp(clio_node_sample_timestamp_seconds) - clio_node_sample_timestamp_seconds)
+                ) > [[clock_wrong]]
+                  and on ([[node]])
+                (max by ([[node]]) (changes(clio_node_sample_timestamp_seconds[2m])) > 0)
+                """,
+                summary="The clock of [[where]] is wrong",
+                description=(
+                    "It differs by {{ $value | humanizeDuration }} from that of Prometheus: start times of the node's runtime, "
+                    "and the times in its log, are off by as much."
+                ),
+                when="newest system sample [[clock_wrong|words]] off, while new ones come",
             ),
         ),
     ),

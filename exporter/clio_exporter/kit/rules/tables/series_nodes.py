@@ -37,6 +37,15 @@ WORKERS: Final = Group(
             what="the same from the first time on that the node was up, for availability",
         ),
         Recording(
+            record="node:clio_node_start_time_seconds:max",
+            comment=(
+                "Whole seconds: an exporter that starts again computes the time anew, and no runtime has restarted "
+                "when it comes out a millisecond later."
+            ),
+            expr="round(max by ([[node]]) (clio_node_start_time_seconds))",
+            what="when the runtime was started, in whole seconds",
+        ),
+        Recording(
             record="node:clio_workers:count",
             expr="count by ([[node]]) (max by ([[node]], worker_id) (clio_worker_running))",
             what="workers",

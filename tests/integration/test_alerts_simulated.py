@@ -1,0 +1,203 @@
+"""Alerts on simulated nodes: none on 500 that are well; one for each fault that real nodes cannot be given.
+
+The rules are those of the kit on a fast clock, as in test_alerts_in_earnest.py.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clio_lab.simulator.process import SimulatorProcess
+from tests.alert_trials import (
+    FASTER,
+    FIRING,
+    IN_REAL_TIME,
+    Figures,
+    Phases,
+    Watch,
+    fired,
+    impatient,
+    in_real_time,
+    options,
+    unwatched,
+    write_rules,
+)
+from tests.ports import free_port
+from tests.system import needs_system
+
+pytestmark = [pytest.mark.integration, needs_system("prometheus", "promtool"), pytest.mark.timeout(900)]
+
+SECONDS = 120.0
+SLOWLY = ("--rate", "0.02", "--age", "2000")
+"""Counters move, and no device is half full within the hour: simulated ones fill and are emptied."""
+
+
+class Watched(Watch):
+    """Simulated nodes."""
+
+    seconds = SECONDS
+
+    def __init__(
+        self, running: ExitStack, directory: Path, nodes: int, interval: int, faster: int = FASTER
+    ) -> None:
+        self.nodes = nodes
+        self.hostfile = directory / "hosts"
+        self._interval = interval
+        self._faster = faster
+        flags = (
+            "--nodes",
+            str(nodes),
+            "--workers",
+            "4",
+            "--bdevs",
+            "2",
+            "--hostfile",
+            str(self.hostfile),
+            *SLOWLY,
+        )
+        self.simulator = running.enter_context(
+            SimulatorProcess(*flags, "--base-port", str(free_port()), timeout=60)
+        )
+        runtime = directory / "clio.yaml"
+        runtime.write_text("networking: {port: 9413}\nruntime: {num_threads: 4}\n")
+        cluster = {"name": "sim", "hostfile": str(self.hostfile), "runtime_config": str(runtime)}
+        settings = directory / "settings.yml"
+        document = {"clusters": [{**cluster, "generation": "C"}]}
+        settings.write_text(yaml.safe_dump({**document, "runtime": {"timeout": f"{interval - 0.3:.1f}s"}}))
+        self._begin(running, directory, (f"--config.file={settings}",), in_real_time())
+        self.wait_ready()
+
+    def _config(self) -> dict[str, Any]:
+        interval = f"{self._interval}s"
+        return {
+            "global": {
+                "scrape_interval": interval,
+                "scrape_timeout": interval,
+                "evaluation_interval": interval,
+            },
+            "rule_files": write_rules(self.directory, options(self._waits, self._interval, self._faster)),
+            "scrape_configs": [self._job()],
+        }
+
+
+@contextmanager
+def watched(directory: Path, nodes: int, interval: int, faster: int = FASTER) -> Iterator[Watched]:
+    with ExitStack() as running:
+        yield Watched(running, directory, nodes, interval, faster)
+
+
+@pytest.mark.alone  # scrapes of 500 nodes within five seconds
+def test_500_nodes_alert_nobody(tmp_path: Path) -> None:
+    """The shortest window, two minutes, has three scrapes."""
+    phases = Phases()
+    with watched(tmp_path, 500, 5, faster=8) as cluster:
+        cluster.look(10)
+        # None is pending for good; first scrapes of so many may be late.
+        cluster.prometheus.wait_for("absent(ALERTS)", seconds=SECONDS)
+        phases.end("steady load on all nodes", fired(cluster.prometheus))
+
+        cluster.simulator.restart_node(range(0, 500, 25), 2)
+        cluster.look(2)
+        cluster.wait_ready()
+        cluster.look(3)
+        phases.end("20 nodes restarted", fired(cluster.prometheus))
+
+        late = range(7, 500, 50)
+        cluster.simulator.set_fault(late, "silent")
+        cluster.prometheus.wait_for(f"sum(clio_node_up) == {500 - len(late)}", seconds=SECONDS)
+        cluster.simulator.clear(late)
+        cluster.wait_ready()
+        cluster.look(3)
+        phases.end("10 nodes that miss an answer", fired(cluster.prometheus))
+
+        os.kill(cluster.exporter.pid, signal.SIGSTOP)
+        try:
+            cluster.prometheus.wait_for('up{job="clio-exporter"} == 0', seconds=SECONDS)
+        finally:
+            os.kill(cluster.exporter.pid, signal.SIGCONT)
+        cluster.wait_ready()
+        cluster.look(3)
+        phases.end("a scrape that is late", fired(cluster.prometheus))
+
+        cluster.restart_prometheus()
+        cluster.wait_ready()
+        cluster.look(4)
+        phases.end("Prometheus restarted", fired(cluster.prometheus))
+
+        cluster.restart_exporter()
+        cluster.wait_ready()
+        cluster.look(4)
+        phases.end("the exporter restarted", fired(cluster.prometheus))
+        Figures(tmp_path).silent("500 simulated nodes", phases.figures, unwatched(cluster.prometheus))
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Faults of simulated nodes by number, and the alert that they are for.
+
+    `but` wait as long as in real time meanwhile.
+    """
+
+    alert: str
+    what: str
+    faults: dict[int, str]
+    but: Collection[str] = ()
+
+
+FAULTS = (
+    Fault("ClioNodeStatisticsStale", "samples of a node stand still", {3: "frozen"}),
+    Fault("ClioNodeClockWrong", "the clock of a node is an hour ahead", {3: "clock:3600"}),
+    Fault("ClioWorkerStuck", "workers with tasks queued complete none", {3: "stuck"}),
+    Fault("ClioQueueBacklogGrowing", "20 tasks a second more are queued on a node", {3: "backlog:5"}),
+    Fault("ClioNodeSaturated", "workers never idle, 20 tasks queued for each", {3: "busy"}),
+    Fault("ClioNodeMemoryPressure", "95 % of a node's memory in use", {3: "memory:95"}),
+    Fault("ClioNodeMemoryExhausted", "99 % of a node's memory in use", {3: "memory:99"}),
+    Fault("ClioCollectorFailing", "answers of a node end too early", {3: "truncated:200"}),
+    Fault("ClioExporterScrapeSlow", "a node is waited for until its timeout", {3: "silent"}, IN_REAL_TIME),
+    Fault("ClioClusterNoLeader", "no node says that it leads", {0: "leader:0"}),
+    Fault("ClioClusterSeveralLeaders", "two nodes say that they lead", {3: "leader:1"}),
+    Fault(
+        "ClioClusterManyNodesDown",
+        "4 of 12 nodes down at once",
+        dict.fromkeys((3, 4, 5, 6), "refused"),
+    ),
+)
+HURRIED = {"ClioExporterScrapeSlow": "3m", "ClioNodeStatisticsStale": "3m"}
+
+
+@pytest.fixture(scope="module")
+def twelve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """A dozen nodes for all faults."""
+    with watched(tmp_path_factory.mktemp("twelve"), 12, 2) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.alert)
+def test_a_simulated_fault_is_seen_and_nothing_besides(fault: Fault, twelve: Watched, tmp_path: Path) -> None:
+    prometheus = twelve.prometheus
+    own = {name: wait for name, wait in HURRIED.items() if name == fault.alert}
+    twelve.rules({**impatient(but=fault.but), **own})
+    twelve.look(2)
+    prometheus.wait_for("absent(ALERTS)", seconds=SECONDS)
+    since, began = time.time(), time.monotonic()
+    try:
+        for node, text in fault.faults.items():
+            twelve.simulator.set_fault(node, text)
+        twelve.fires(fault.alert)
+        seconds = time.monotonic() - began
+    finally:
+        twelve.simulator.clear(fault.faults)
+    twelve.wait_ready()
+    prometheus.wait_for(f"absent({FIRING})", seconds=SECONDS)
+    what = f"simulated: {fault.what}"
+    assert Figures(tmp_path).seen(fault.alert, what, seconds, fired(prometheus, since)) == set()
