@@ -136,7 +136,9 @@ class ActionRunner:
             text = f"the {action.action} cannot be started: {error}; try again later"
             self._forget(action, thread)
             self._ended(action, fields, ActionResult("error", -1, error=text))
-            raise Unavailable(text) from None
+            refused = Unavailable(text)
+            refused.written = True
+            raise refused from None
         except BaseException:
             self._forget(action, thread)
             raise
@@ -154,11 +156,13 @@ class ActionRunner:
             return
         self._metrics.actions.labels(action.action, "conflict").inc()
         self._audit.write("conflict", **fields, busy_with=busy.id)
-        raise Conflict(
+        conflict = Conflict(
             f"node {action.plan.member.node_id} is busy: a {busy.action} by {busy.actor} has been under way "
             f"for {busy.seconds:.0f} s ({busy.stage})",
             busy=busy.document(),
         )
+        conflict.written = True
+        raise conflict
 
     def _run(self, action: Action, fields: _Fields, work: Callable[[Action], ActionResult]) -> None:
         try:

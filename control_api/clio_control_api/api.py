@@ -12,10 +12,10 @@ from clio_client.config.known_keys import publishable
 from clio_client.config.masking import mask_text
 from clio_client.config.runtime_conf import RuntimeConfig
 from clio_client.membership import Member
+from clio_client.search import Search
 from clio_control_api.clusters import Clusters
 from clio_control_api.errors import BadRequest, NotFound, Unavailable
 from clio_control_api.queries import READ_TIMEOUT_S, NodeAnswer, NodeQueries
-from clio_control_api.search import Search
 
 USAGE_FIELDS: Final = ("cpu_usage_pct", "ram_usage_pct", "gpu_count", "gpu_usage_pct", "hbm_usage_pct")
 _UNSPECIFIED: Final = ("", "0.0.0.0")  # noqa: S104 - compared

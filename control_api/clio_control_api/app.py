@@ -6,6 +6,7 @@ import json
 import re
 import time
 import uuid
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any, Final
@@ -16,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 from clio_client import __version__
 from clio_client.errors import RuntimeClientError
 from clio_client.membership import Member
+from clio_client.search import Search, SearchError, parse_search
 from clio_control_api import promapi
 from clio_control_api.access import AccessControl, LogInNeeded
 from clio_control_api.actions import MAX_WAIT_S
@@ -33,7 +35,6 @@ from clio_control_api.principals import Identity, require_action_on
 from clio_control_api.promapi import PromError
 from clio_control_api.reasons import checked_reason
 from clio_control_api.routes import ROUTES
-from clio_control_api.search import Search, SearchError, parse_search
 from clio_control_api.services import Services, plan_for
 from clio_web.logs import get_logger
 
@@ -54,7 +55,7 @@ def create_app(services: Services) -> Flask:
     app.url_map.merge_slashes = False
     access_control = AccessControl(
         services.settings, services.auth, services.tokens, services.metrics, ROUTES,
-        partial(_audit_refusal, services),
+        lambda error: _audit_refusal(services, error.status, str(error)),
     )  # fmt: skip
     access_control.install(app)
     app.add_template_filter(_utc, "utc")
@@ -144,7 +145,9 @@ class _Api:
         # Every step has its own bound; this one is for the case that a bound fails.
         started.answered.wait(2 * (ssh.connect_timeout + 30) + ssh.command_timeout + wait)
         if started.answer is None:
-            raise Unavailable(f"the {action} has not ended; ask /api/actions/{started.id} for its outcome")
+            late = Unavailable(f"the {action} has not ended; ask /api/actions/{started.id} for its outcome")
+            late.written = True  # it is under way, not refused
+            raise late
         return {**started.answer.document(), "id": started.id}, started.answer.status
 
     def action(self, action_id: str) -> dict[str, Any]:
@@ -156,13 +159,11 @@ class _Api:
     # --- for a Grafana variable -------------------------------------------------------------------
 
     def prom_series(self) -> dict[str, Any]:
-        # Of selectors that select the same series, each is told once, as Prometheus does.
-        found = {tuple(labels.items()): labels for text in self._matches() for labels in self._series(text)}
-        return _prom(list(found.values()))
+        return _prom(self._series(self._matches()))
 
     def prom_values(self, name: str) -> dict[str, Any]:
         texts = _selectors(request.args.getlist("match[]")) or [promapi.METRIC]
-        values = {labels[name] for text in texts for labels in self._series(text) if name in labels}
+        values = {labels[name] for labels in self._series(texts) if name in labels}
         if name == "node_id_regex" and not values:
             values = {promapi.NOTHING}
         return _prom(sorted(values, key=_natural))
@@ -175,7 +176,7 @@ class _Api:
         now = _time(request.values.get("time"))
         if query.replace(" ", "") == "1+1":  # how Grafana tests a data source
             return _prom({"resultType": "scalar", "result": [now, "2"]})
-        result = [{"metric": labels, "value": [now, "1"]} for labels in self._series(query)]
+        result = [{"metric": labels, "value": [now, "1"]} for labels in self._series([query])]
         return _prom({"resultType": "vector", "result": result})
 
     def prom_buildinfo(self) -> dict[str, Any]:
@@ -188,12 +189,11 @@ class _Api:
             raise PromError("no match[] parameter provided")
         return _selectors(texts)
 
-    def _series(self, text: str) -> list[dict[str, str]]:
-        selector = promapi.parse_selector(text)
-        found = []
-        for cluster in self._clusters.names:
-            found += promapi.series_of(selector, cluster, self._reads.nodes(cluster))
-        return found
+    def _series(self, texts: Sequence[str]) -> list[dict[str, str]]:
+        selectors = [promapi.parse_selector(text) for text in texts]
+        # Nodes are read once for all selectors: a hung one costs each reading its patience.
+        clusters = {cluster: self._reads.nodes(cluster) for cluster in self._clusters.names}
+        return promapi.all_series(selectors, clusters)
 
     def openapi(self) -> dict[str, Any]:
         return document()
@@ -266,7 +266,7 @@ def _prom(data: Any) -> dict[str, Any]:
     return {"status": "success", "data": data}
 
 
-def _audit_refusal(services: Services, error: ApiError) -> None:
+def _audit_refusal(services: Services, status: int, text: str) -> None:
     if g.get("audited"):
         return
     g.audited = True
@@ -275,7 +275,7 @@ def _audit_refusal(services: Services, error: ApiError) -> None:
     services.audit.write_refusal(
         actor=identity.name if identity else None, client=request.remote_addr,
         path=request.path[:200], node_id=str(arguments.get("node_id", ""))[:40] or None,
-        status=error.status, error=str(error)[:300],
+        status=status, error=text[:300],
     )  # fmt: skip
 
 
@@ -291,9 +291,8 @@ def _add_error_handlers(app: Flask, services: Services) -> None:
 
     @app.errorhandler(ApiError)
     def api_error(error: ApiError) -> Response:
-        # An action that meets a busy node writes that down itself.
-        if g.get("action") and error.status in (403, 404, 409) and "busy" not in error.fields:
-            _audit_refusal(services, error)
+        if g.get("action") and not error.written:
+            _audit_refusal(services, error.status, str(error))
         found = answer(error.status, str(error), dict(error.fields))
         found.headers.update(error.headers)
         if isinstance(error, Unauthorized):
@@ -313,7 +312,10 @@ def _add_error_handlers(app: Flask, services: Services) -> None:
         status = error.code or 500
         if status in (301, 308) and error.response is not None:
             return redirect(request.path, status)
-        found = answer(status, f"{error.name.lower()}: {error.description or 'no further details'}")
+        text = f"{error.name.lower()}: {error.description or 'no further details'}"
+        if g.get("action"):
+            _audit_refusal(services, status, text)
+        found = answer(status, text)
         for name, value in error.get_headers():
             if name.lower() in ("allow", "retry-after"):
                 found.headers[name] = value

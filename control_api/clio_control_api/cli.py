@@ -1,4 +1,4 @@
-"""The `clio-control-api` command: serve, or make a token."""
+"""The `clio-control-api` command: serve (without a command), make tokens, check an audit log."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from clio_client import __version__
 from clio_client.address import join_host_port
 from clio_client.client import RuntimeClient
-from clio_client.config import table
+from clio_client.config import commands, table
+from clio_client.config.commands import Command
 from clio_client.config.errors import ConfigError
 from clio_client.errors import TransportUnavailableError
 from clio_client.transport.choice import check_transport, make_transport
@@ -36,7 +37,7 @@ from clio_control_api.queries import NodeQueries
 from clio_control_api.routes import WEBHOOK_BODY
 from clio_control_api.services import Services
 from clio_control_api.settings import ENV_PREFIX, FILE, SETTINGS, Settings, load, private_directory
-from clio_control_api.token_command import token_command
+from clio_control_api.token_command import add_arguments, token_command
 from clio_control_api.tokens import TokenStore
 from clio_web import logs, webconfig
 from clio_web.errors import WebConfigError
@@ -51,20 +52,27 @@ _THREADS = 96
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["token"]:
-        return token_command(arguments[1:])
-    if arguments[:1] == ["audit"]:
-        return _audit(arguments[1:])
+    if arguments and arguments[0] in COMMANDS:
+        return commands.run("clio-control-api", arguments[0], COMMANDS[arguments[0]], arguments[1:])
+    return _serve(vars(_parser().parse_args(arguments)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    listed = "\n".join(f"  clio-control-api {name:10} {command.help}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="clio-control-api",
-        description="Serves the control API until stopped. 'clio-control-api token' makes and lists tokens, "
-        "'clio-control-api audit verify FILE' checks an audit log.",
+        description=f"Without a command it serves the control API until it is stopped.\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"clio-control-api {__version__}")
     table.add_arguments(parser, (FILE, *SETTINGS))
-    args = parser.parse_args(arguments)
-    return _serve(vars(args))
+    return parser
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """All flags and commands, for completion and the manual page."""
+    return commands.whole(_parser(), COMMANDS)
 
 
 def _serve(flags: dict[str, Any]) -> int:
@@ -206,11 +214,12 @@ def _warnings(settings: Settings, tls: bool) -> Iterator[str]:
         )
 
 
-def _audit(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="clio-control-api audit", allow_abbrev=False)
+def _add_audit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=["verify"], help="check that no line was changed or taken out")
-    parser.add_argument("file", type=Path, help="the audit log")
-    args = parser.parse_args(arguments)
+    parser.add_argument("file", type=Path, metavar="FILE", help="the audit log")
+
+
+def _audit(args: argparse.Namespace) -> int:
     try:
         with args.file.open("rb") as lines:
             found = problems(lines)
@@ -221,3 +230,10 @@ def _audit(arguments: Sequence[str]) -> int:
         sys.stdout.write(f"{args.file}: {problem}\n")
     sys.stdout.write(f"{args.file}: {f'{len(found)} problems' if found else 'the chain is whole'}\n")
     return 1 if found else 0
+
+
+COMMANDS: Final = {
+    "token": Command("make a token, or list those there are", lambda: (add_arguments, token_command)),
+    "audit": Command("`audit verify FILE` checks an audit log", lambda: (_add_audit, _audit)),
+    "completion": commands.completion(whole_parser),
+}

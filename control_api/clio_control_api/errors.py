@@ -7,7 +7,11 @@ from typing import Any, ClassVar
 
 
 class ApiError(Exception):
-    """An answer other than success: status code, the `error` text, further fields."""
+    """An answer other than success: status code, the `error` text, further fields.
+
+    Attributes:
+        written: whether the audit log has it already.
+    """
 
     status: ClassVar[int] = 500
 
@@ -15,6 +19,7 @@ class ApiError(Exception):
         super().__init__(message)
         self.fields: Mapping[str, Any] = fields
         self.headers: dict[str, str] = {}
+        self.written = False
 
 
 class BadRequest(ApiError):  # noqa: N818 - named after the status

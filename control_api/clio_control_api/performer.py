@@ -41,6 +41,8 @@ _POLL_S: Final = 0.5
 _RETRY_S: Final = 2.0
 _ASK_S: Final = 1.0
 _MARGIN_S: Final = 15.0
+_REFUSALS: Final = 3
+"""Refused connections in a row by which a runtime that has listened has ended."""
 
 
 class Performer:
@@ -150,9 +152,13 @@ class Performer:
             )
         if not action.wait:
             return _success(command, report.text)
+        anew.refusals = 0
         while not self._closing.is_set():
             if anew.answers():
                 return _is_up(action, command)
+            if anew.refusals >= _REFUSALS and action.answer is None:
+                text = "the runtime listened, but refuses connections now; stderr has the end of its log"
+                return self._not_up(action, command, text)
             if time.monotonic() >= wanted:
                 break
             self._closing.wait(_POLL_S)
@@ -203,13 +209,17 @@ class _Anew:
         self._queries = queries
         self._action = action
         self._gone = isinstance(action.before, RefusedError)
+        self.refusals = 0  # in a row, until now
 
     def answers(self) -> bool:
         try:
             session = self._queries.status(self._action.plan.member.address, _ASK_S).session
         except RuntimeClientError as error:
-            self._gone = self._gone or isinstance(error, RefusedError)
+            refused = isinstance(error, RefusedError)
+            self.refusals = self.refusals + 1 if refused else 0
+            self._gone = self._gone or refused
             return False
+        self.refusals = 0
         return self._gone or self._is_new(session)
 
     def _is_new(self, session: NodeSession) -> bool:

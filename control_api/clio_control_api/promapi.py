@@ -8,13 +8,13 @@ but the search itself: `clio_node_search{search="1-20"}` has one series for ever
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from clio_client.search import SearchError, parse_search
 from clio_control_api.api import TopologyNode
 from clio_control_api.errors import BadRequest
-from clio_control_api.search import SearchError, parse_search
 
 METRIC: Final = "clio_node_search"
 LABELS: Final = ("__name__", "cluster", "hostname", "ip_address", "node_id", "node_id_regex", "search")
@@ -131,6 +131,28 @@ def parse_selector(text: str) -> Selector:
     except SearchError as error:
         raise PromError(str(error)) from None
     return Selector(metric, search, tuple(others))
+
+
+def all_series(
+    selectors: Sequence[Selector], clusters: Mapping[str, Sequence[TopologyNode]]
+) -> list[dict[str, str]]:
+    """What several selectors select among the nodes of all clusters, each once, as in Prometheus.
+
+    Raises:
+        PromError: it is too much to answer with.
+    """
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    size = 0
+    for selector in selectors:
+        for cluster, nodes in clusters.items():
+            for labels in series_of(selector, cluster, nodes):
+                key = tuple(labels.values())
+                if key not in found:
+                    found[key] = labels
+                    size += sum(map(len, key))
+                if size > _MAX_ANSWER:
+                    raise PromError(f"more than {_MAX_ANSWER} characters to answer with; narrow the search")
+    return list(found.values())
 
 
 def series_of(selector: Selector, cluster: str, nodes: Sequence[TopologyNode]) -> list[dict[str, str]]:

@@ -296,7 +296,7 @@ class Settings:
         AlertmanagerSettings(),
         Kind(_alertmanager),
         "what alerts may cause",
-        shown="nothing, see below",
+        shown="nothing",
         **_FILE_ONLY,
     )
     log_level: str = setting("info", table.choice(*logs.LEVELS), "what is logged")

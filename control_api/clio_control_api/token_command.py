@@ -7,7 +7,6 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,38 +29,13 @@ _DURATION = re.compile(r"([0-9]{1,5})([hdw])", re.ASCII)
 _HEADINGS: Final = ("NAME", "ROLE", "HASH", "EXPIRES", "CLUSTERS", "NODES")
 
 
-def token_command(arguments: Sequence[str]) -> int:
-    """Run the command; returns the exit status."""
-    parser = _parser()
-    args = parser.parse_args(arguments)
-    try:
-        if args.list:
-            if args.name is not None:
-                parser.error("--list takes no name")
-            return _list(_tokens_file(args))
-        token = new_token()
-        made = _made(parser, args, token)
-        if args.add:
-            path = _tokens_file(args)
-            if args.tokens_file is None:
-                private_directory(path.parent)
-            add_line(path, made.line)
-    except ConfigError as error:
-        sys.stderr.write(f"clio-control-api: {error}\n")
-        return 1
-    sys.stderr.write(f"token of {made.name} (not stored anywhere): {token}\n")
-    if not args.add:
-        sys.stdout.write(made.line + "\n")
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="clio-control-api token",
-        description="Makes a token, which is shown once, on standard error. "
-        "Standard output has the line for the tokens file; with --add it is added there.",
-        allow_abbrev=False,
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `token`."""
+    parser.description = (
+        "Makes a token, which is shown once, on standard error. "
+        "Standard output has the line for the tokens file; with --add it is added there."
     )
+    parser.set_defaults(refuse=parser.error)
     parser.add_argument("name", nargs="?", help="who it is for; what the audit log shows")
     parser.add_argument("--role", choices=[role.name.lower() for role in Role], default="viewer")
     parser.add_argument(
@@ -81,7 +55,29 @@ def _parser() -> argparse.ArgumentParser:
         "--tokens-file", metavar="FILE", type=Path, help="the tokens file, else that of the settings"
     )
     parser.add_argument("--config", metavar="FILE", type=Path, help="settings file of the service")
-    return parser
+
+
+def token_command(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    try:
+        if args.list:
+            if args.name is not None:
+                args.refuse("--list takes no name")
+            return _list(_tokens_file(args))
+        token = new_token()
+        made = _made(args, token)
+        if args.add:
+            path = _tokens_file(args)
+            if args.tokens_file is None:
+                private_directory(path.parent)
+            add_line(path, made.line)
+    except ConfigError as error:
+        sys.stderr.write(f"clio-control-api: {error}\n")
+        return 1
+    sys.stderr.write(f"token of {made.name} (not stored anywhere): {token}\n")
+    if not args.add:
+        sys.stdout.write(made.line + "\n")
+    return 0
 
 
 def _tokens_file(args: argparse.Namespace) -> Path:
@@ -92,14 +88,14 @@ def _tokens_file(args: argparse.Namespace) -> Path:
     return load(Path(named) if named else None, {}, os.environ, Path.home()).tokens_path
 
 
-def _made(parser: argparse.ArgumentParser, args: argparse.Namespace, token: str) -> Token:
+def _made(args: argparse.Namespace, token: str) -> Token:
     if args.name is None:
-        parser.error("give the name of who the token is for, or --list")
+        args.refuse("give the name of who the token is for, or --list")
     if not is_name(args.name):
-        parser.error("a name has 1 to 64 letters, digits, '_', '.', '@' and '-'")
+        args.refuse("a name has 1 to 64 letters, digits, '_', '.', '@' and '-'")
     role = Role[args.role.upper()]
     if role < Role.OPERATOR and (args.clusters or args.nodes):
-        parser.error("--clusters and --nodes are about actions: they go with --role operator")
+        args.refuse("--clusters and --nodes are about actions: they go with --role operator")
     try:
         scope = Scope(
             None if args.clusters is None else parse_clusters(args.clusters),
@@ -107,7 +103,7 @@ def _made(parser: argparse.ArgumentParser, args: argparse.Namespace, token: str)
         )
         expires = None if args.expires is None else _expiry(args.expires)
     except ValueError as error:
-        parser.error(str(error))
+        args.refuse(str(error))
     return Token(args.name, role, digest_of(token), scope, expires)
 
 

@@ -316,13 +316,24 @@ class ContainerCluster:
         return status, json.loads(body)
 
     def act(self, node: int, action: str) -> Any:
-        """Stop or restart a node as the operator; AssertionError unless it succeeds."""
+        """Stop or restart a node as the operator, until it is over; AssertionError unless it succeeds."""
+
+        def said(status: int, body: Any) -> str:
+            return f"{action} of node {node}: {status} {body}\n{self.control_api.log()[-3000:]}"
+
         status, body = self.api(
             f"/api/topology/node/{node}/{action}", method="POST", token=self.operator_token
         )
-        assert (status, body["success"]) == (200, True), (
-            f"{action} of node {node}: {status} {body}\n{self.control_api.log()[-3000:]}"
-        )
+        assert (status, body.get("success")) == (200, True), said(status, body)
+
+        def ended() -> Any:
+            status, found = self.api(f"/api/actions/{body['id']}")
+            assert status == 200, said(status, found)
+            return found if found["state"] != "running" else None
+
+        # A restart is answered at once, and the node is busy until it is over.
+        found = eventually(f"{action} of node {node} is over", ended, READY_SECONDS, pause=0.5)
+        assert found["state"] == "succeeded", said(200, found)
         return body
 
     def alive(self) -> dict[int, bool]:

@@ -243,8 +243,8 @@ def compose_document() -> dict[str, dict]:
 
 PROJECT_FILES = (
     "Dockerfile", ".dockerignore", ".env.example", "docker-compose.yml", "cluster", "pyproject.toml",
-    "README.md", "LICENSE", "constraints.txt", "client", "web", "exporter", "control_api", "lab", "deploy",
-    "prometheus", "grafana",
+    "README.md", "LICENSE", "constraints.txt", "client", "web", "exporter", "control_api", "lab", "contrib",
+    "deploy", "prometheus", "grafana",
 )  # fmt: skip
 
 
@@ -265,7 +265,8 @@ def wheelhouse() -> Path:
             run(
                 sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--dest",
                 str(directory), "--only-binary", ":all:", "--python-version", version, "--constraint",
-                "constraints.txt", "setuptools>=68", ".", "iowarp-core", timeout=_BUILD_SECONDS, cwd=ROOT,
+                "constraints.txt", "setuptools>=68", ".[fast]", "iowarp-core",
+                timeout=_BUILD_SECONDS, cwd=ROOT,
             )  # fmt: skip
             complete.touch()
     return directory

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -258,6 +259,38 @@ def test_the_api_ends_and_is_started_again_in_the_middle(desk: Desk, number: sig
     after = desk.pids()
     assert all(not before[i] & after[i] and len(after[i]) == 1 for i in (1, 2))
     assert [before[i] for i in (0, 3)] == [after[i] for i in (0, 3)]
+    assert desk.alive() == [True] * 4
+
+
+def test_a_restart_followed_at_once_by_a_shutdown(desk: Desk) -> None:
+    """The shutdown does nothing while the restart lasts, and what is said of the node is what it does."""
+    before = desk.pids()
+    answer = desk.client.post("/api/topology/node/2/restart", params={"reason": "a test"})
+    assert answer.status_code == 200, answer.text
+    restart = f"/api/actions/{answer.json()['id']}"
+    refused = desk.client.post("/api/topology/node/2/shutdown", params={"reason": "too early"})
+    assert refused.status_code == 409, refused.text
+    busy = refused.json()["busy"]
+    assert (busy["id"], busy["action"], busy["state"]) == (answer.json()["id"], "restart", "running")
+    since = datetime.fromisoformat(busy["since"].replace("Z", "+00:00"))
+    assert since.timestamp() == pytest.approx(time.time(), abs=60)
+    assert "node 2 is busy: a restart by anna has been under way for" in refused.json()["error"]
+
+    desk.until("the restart ends", lambda: desk.client.get(restart).json()["state"] != "running", 200)
+    found = desk.client.get(restart).json()
+    assert found["state"] == "succeeded", found
+    desk.until("all are alive", lambda: desk.alive() == [True] * 4, 60)
+    after = desk.pids()
+    assert len(after[2]) == 1
+    assert not before[2] & after[2]
+    assert [before[i] for i in (0, 1, 3)] == [after[i] for i in (0, 1, 3)]
+
+    answer = desk.client.post("/api/topology/node/2/shutdown", params={"reason": "now"}, timeout=200)
+    assert (answer.status_code, answer.json()["success"]) == (200, True), answer.text
+    desk.until("node 2 is down", lambda: desk.alive() == [True, True, False, True], 60)
+    assert desk.pids()[2] == set()
+    answer = desk.client.post("/api/topology/node/2/restart", params={"wait": 240}, timeout=300)
+    assert answer.status_code == 200, answer.text
     assert desk.alive() == [True] * 4
 
 

@@ -200,6 +200,7 @@ def test_progress_is_shown_while_it_runs(api: Api, page: Page, tmp_path: Path) -
     shot(page, "progress")
     page.goto(f"{address(api)}/nodes/0/restart")
     expect(page.get_by_role("alert")).to_contain_text("A shutdown by anna is under way")
+    expect(page.get_by_role("link", name="Cancel")).to_be_visible()
     shot(page, "busy")
     page.get_by_role("link", name="See how it goes").click()
     (tmp_path / "go").touch()

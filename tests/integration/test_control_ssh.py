@@ -530,6 +530,22 @@ def test_a_restart_followed_at_once_by_a_shutdown(setup: Setup, tmp_path: Path, 
         assert 'outcome="not_up"} 1.0' in api.get("/metrics").text
 
 
+def test_a_node_is_free_as_soon_as_its_restart_has_failed(setup: Setup) -> None:
+    """Long before the time that a runtime has for its start."""
+    with setup.api("fails", start_timeout="120s") as api:
+        began = time.monotonic()
+        answer = api.post(RESTART)
+        assert answer.status_code == 200
+        where = f"/api/actions/{answer.json['id']}"
+        while (found := api.get(where).json)["state"] == "running":
+            assert time.monotonic() - began < 60
+            time.sleep(0.05)
+        assert (found["state"], "exit code 9" in found["message"]) == ("failed", True)
+        # Free for the control API, and by the lock on the node.
+        assert api.post(RESTART).status_code == 200
+        print(f"failed and free after {time.monotonic() - began:.1f} s")
+
+
 def test_audit_lines_say_who_did_what_when_and_what_came_of_it(setup: Setup) -> None:
     with setup.api() as api:
         api.post(SHUTDOWN)

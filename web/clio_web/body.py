@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator
+
+try:  # the optional extra `fast`: the same stream in a fifth of the time
+    from isal import isal_zlib as zlib
+except ImportError:
+    import zlib  # type: ignore[no-redef]
 
 BLOCK = 64 * 1024
 """Bytes. Large enough that a system call a block costs nothing, small enough that a socket buffer

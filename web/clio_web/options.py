@@ -46,13 +46,15 @@ class ServerLimits:
     """Bounds of the HTTP server. Seconds, bytes or counts.
 
     `header_timeout` covers the TLS handshake and the whole request head, however slowly its bytes
-    arrive; `write_timeout` the whole response from its first byte; `io_timeout` one read or write
+    arrive; `write_timeout` the whole response from its first byte, `slow_after` what a client may take
+    for it while another request of its address waits for a worker; `io_timeout` one read or write
     without progress; `first_byte_timeout` a connection that says nothing at all. `poll_interval`
     is how often idle connections are looked at, and the time a stop takes to be noticed.
     """
 
     header_timeout: float = 10.0
     write_timeout: float = 60.0
+    slow_after: float = 5.0
     io_timeout: float = 10.0
     first_byte_timeout: float = 10.0
     keep_alive_timeout: float = 120.0

@@ -139,6 +139,12 @@ class Turns(Generic[Item]):
                 del self._active[address]
             return following
 
+    def contended(self, item: Item) -> bool:
+        """Whether it has its turn and another one of its address waits for one."""
+        with self._lock:
+            address = self._address.get(item)
+            return address is not None and address in self._queues and item in self._active[address]
+
     def queued(self) -> list[Item]:
         """Those whose turn has not come."""
         with self._lock:

@@ -6,7 +6,8 @@ stop the service:
 - A connection waits in the selector, not in a worker, until its whole request has come (`arrival.py`;
   over TLS, where that cannot be seen, until its first record). The TLS handshake runs in a worker.
 - No address has all places: of connections that wait, those of the address that has most go first
-  (`places.py`), and while requests are read over TLS it has at most half of the workers.
+  (`places.py`). None has all workers either: it has three quarters of them at most, and while requests are
+  read over TLS half. Who takes an answer slowly keeps its worker only until its address needs that.
 - A watchdog ends connections whose request head, body or response takes longer than
   ServerLimits allows in total. A socket timeout alone bounds only a single read or write, so a
   client that moves one byte in time would hold a thread for ever.
@@ -53,6 +54,7 @@ _THREADS_WITHOUT_LIMIT = 64
 _BACKLOG = 128
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _QUEUE_WAIT = 0.1
+_LOOK_AGAIN = 0.5
 _OVERLOADED = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nRetry-After: 1\r\n\r\n"
 )
@@ -147,7 +149,8 @@ class _Watchdog:
                     c for c, deadline in self._deadlines.items() if deadline is not None and deadline <= now
                 ]
                 for connection in late:
-                    self._deadlines[connection] = None
+                    self._deadlines[connection] = connection.longer(now)
+                late = [connection for connection in late if self._deadlines[connection] is None]
                 if not late:
                     pending = [deadline for deadline in self._deadlines.values() if deadline is not None]
                     self._changed.wait(min(pending) - now if pending else None)
@@ -224,7 +227,7 @@ class _Request(HTTPRequest):  # type: ignore[misc,unused-ignore]
 
     def send_headers(self) -> None:
         """Begin the answer: from here the client must take it in time."""
-        self.server.watchdog.set(self.conn, self.server.limits.write_timeout)
+        self.conn.writes()
         if self.chunked_read or int(self.inheaders.get(b"Content-Length", 0)) > 0:
             # No endpoint reads a body, so what follows it on this connection could be anything.
             self.close_connection = True
@@ -237,8 +240,10 @@ class _Request(HTTPRequest):  # type: ignore[misc,unused-ignore]
     def write(self, chunk: bytes) -> None:
         """Send a part of the answer; of a stream of events each part must be taken in time."""
         if self.endless:
-            self.server.watchdog.set(self.conn, self.server.limits.write_timeout)
+            self.conn.writes()
         super().write(chunk)
+        if self.endless:  # the next event may be long in coming
+            self.server.watchdog.set(self.conn, None)
 
 
 class _Connection(HTTPConnection):  # type: ignore[misc,unused-ignore]
@@ -252,13 +257,32 @@ class _Connection(HTTPConnection):  # type: ignore[misc,unused-ignore]
         super().__init__(server, *args)  # type: ignore[no-untyped-call,unused-ignore]
         self.arrival = Arrival(server.limits.max_header_bytes + server.limits.max_body_bytes + 1)
         self.began = 0.0
+        self._written_by: float | None = None
 
     def communicate(self) -> bool:
         """Serve one request; True to keep the connection."""
         try:
             return self._communicate()
         finally:
+            self._written_by = None
             self.has_read()
+            self.server.serving_done(self)
+
+    def writes(self) -> None:
+        """The client must take what comes now in time."""
+        limits: ServerLimits = self.server.limits
+        self._written_by = time.monotonic() + limits.write_timeout
+        self.server.watchdog.set(self, min(limits.slow_after, limits.write_timeout))
+
+    def longer(self, now: float) -> float | None:
+        """A later deadline (of the monotonic clock) for one that has come; None when it is over.
+
+        A slow reader is let be while nobody of its address waits for the worker.
+        """
+        until = self._written_by
+        if until is None or now >= until or self.server.serving.contended(self):
+            return None
+        return min(until, now + _LOOK_AGAIN)
 
     def has_read(self) -> None:
         """The request is read: the address may have another one read."""
@@ -387,6 +411,7 @@ class _Listener(CherootServer):  # type: ignore[misc,unused-ignore]
         self.expiration_interval = limits.poll_interval
         self.keep_alive_conn_limit = limits.max_connections
         self.places: Places[_Connection] = Places(limits.max_connections, per_address)
+        self.serving: Turns[_Connection] = Turns(max(1, threads * 3 // 4))
         self.reading: Turns[_Connection] = Turns(max(1, threads // 2))
         self.ssl_adapter = _TlsAdapter(store) if store.tls_enabled else None
         self.bind_error: OSError | None = None
@@ -421,9 +446,19 @@ class _Listener(CherootServer):  # type: ignore[misc,unused-ignore]
             self._wait(conn, conn.began + self.limits.header_timeout)
         else:
             conn.began = 0.0
-            # A request that has come whole keeps no worker waiting; over TLS it may.
-            if self.ssl_adapter is None or self.reading.enter(conn, client_of(conn.remote_addr)):
-                self._dispatch(conn)
+            if self.serving.enter(conn, client_of(conn.remote_addr)):
+                self._read(conn)
+
+    def serving_done(self, conn: _Connection) -> None:
+        """A worker is done with a request: another one of its address may have its turn."""
+        following = self.serving.leave(conn)
+        if following is not None:
+            self._read(following)
+
+    def _read(self, conn: _Connection) -> None:
+        # A request that has come whole keeps no worker waiting; over TLS it may.
+        if self.ssl_adapter is None or self.reading.enter(conn, client_of(conn.remote_addr)):
+            self._dispatch(conn)
 
     def read_done(self, conn: _Connection) -> None:
         """A worker has read this connection's request: another one of its address may have its turn."""
@@ -459,6 +494,8 @@ class _Listener(CherootServer):  # type: ignore[misc,unused-ignore]
             self.requests.put(conn)
         except queue.Full:
             self._refuse(conn)
+            self.read_done(conn)
+            self.serving_done(conn)
 
     def _refuse(self, conn: _Connection) -> None:
         try:
@@ -597,7 +634,7 @@ class WebServer:
                 _log.warning("a request does not end and is left behind", thread=thread.name)
         for listener in self._listeners:
             listener.watchdog.stop()
-            for connection in listener.reading.queued():
+            for connection in (*listener.reading.queued(), *listener.serving.queued()):
                 connection.close()
         self._listeners.clear()
         self._serving.clear()
@@ -606,10 +643,11 @@ class WebServer:
         """Make `serve_forever` return, from any thread."""
         self._events.put(signal.SIGTERM)
 
-    def serve_forever(self) -> None:
+    def serve_forever(self, started: Callable[[], object] = lambda: None) -> None:
         """Serve until SIGTERM or SIGINT, then stop gracefully; SIGHUP reloads. Main thread only.
 
-        Raises ListenError. The signal handlers found are put back at the end.
+        ``started`` is called once it listens; what that raises ends the serving. Raises ListenError.
+        The signal handlers found are put back at the end.
         """
 
         def note(number: int, _frame: FrameType | None) -> None:
@@ -619,6 +657,11 @@ class WebServer:
         before = {number: signal.signal(number, note) for number in handled}
         try:
             self.start()
+            try:
+                started()
+            except BaseException:
+                self.stop()
+                raise
             while (number := self._events.get()) == signal.SIGHUP:
                 self.reload()
             _log.info("stopping", signal=signal.Signals(number).name)

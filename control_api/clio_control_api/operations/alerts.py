@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
+import io
 import json
+import socket
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from typing import Any, Final
 
 from clio_control_api.operations.gates import Alert
@@ -27,14 +32,76 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """Leave the answer as it is: the address is the operator's, not that server's, to choose."""
 
 
+class _Reader(io.RawIOBase):
+    """Reads a socket until a moment: its own timeout bounds each read, not a slow answer as a whole."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, until: float) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._until = until
+
+    def readable(self) -> bool:
+        """It is there to be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read what has come, or wait for it as long as there is time."""
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        """Close the socket's reader too."""
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, until: float, **more: Any) -> None:
+        super().__init__(sock, *args, **more)
+        self.fp = io.BufferedReader(_Reader(self.fp.detach(), sock, until))
+
+
+class _Until:
+    """A handler of urllib that reads answers, head and body, until a moment."""
+
+    def __init__(self, until: float) -> None:
+        super().__init__()
+        self._until = until
+
+    def do_open(self, http_class: Callable[..., Any], req: Any, **args: Any) -> Any:
+        """Open the connection with such a reader."""
+
+        def connection(host: str, **more: Any) -> Any:
+            made = http_class(host, **more)
+            made.response_class = functools.partial(_Response, until=self._until)
+            return made
+
+        return super().do_open(connection, req, **args)  # type: ignore[misc]
+
+
+class _Http(_Until, urllib.request.HTTPHandler):
+    pass
+
+
+class _Https(_Until, urllib.request.HTTPSHandler):
+    pass
+
+
 def firing_alerts(prometheus_url: str, timeout: float = TIMEOUT_S) -> tuple[Alert, ...]:
     """The alerts that fire now, of all clusters.
+
+    Args:
+        timeout: seconds for connecting and, from the same moment on, for the whole answer.
 
     Raises:
         AlertsError: it cannot be asked, or its answer is none.
     """
     query = urllib.parse.urlencode({"query": _QUERY})
-    opener = urllib.request.build_opener(_NoRedirect())
+    until = time.monotonic() + timeout
+    opener = urllib.request.build_opener(_NoRedirect(), _Http(until), _Https(until))
     try:
         with opener.open(f"{prometheus_url.rstrip('/')}/api/v1/query?{query}", timeout=timeout) as answer:
             body = answer.read(_MAX_ANSWER + 1)

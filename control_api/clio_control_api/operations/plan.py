@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from clio_client.membership import Member
+from clio_client.search import Search, SearchError, parse_search
 from clio_control_api.actions import MAX_WAIT_S
 from clio_control_api.errors import BadRequest
 from clio_control_api.operations.gates import Seen
@@ -20,7 +21,6 @@ from clio_control_api.operations.model import (
     Orders,
 )
 from clio_control_api.reasons import checked_reason
-from clio_control_api.search import Search, SearchError, parse_search
 
 MAX_AT_ONCE: Final = 64
 DEFAULT_WAIT_S: Final = 90

@@ -688,6 +688,35 @@ def test_refused_actions_are_in_the_audit_log(guarded: Api) -> None:
     assert all("clio_" not in str(line) for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/api/topology/node/2/shutdown?wait=5", None, 400),
+        ("/api/topology/node/2/restart?wait=x", None, 400),
+        ("/api/topology/node/2/restart?reason=a%00b", None, 400),
+        ("/api/topology/node/2/restart?reason=" + "x" * 2000, None, 400),
+        ("/api/topology/node/2/restart?hostname=another", None, 409),
+        ("/api/topology/node/2/restart", b"x" * 9000, 413),
+        ("/api/topology/rolling-restart", b"{", 400),
+        ("/api/topology/rolling-restart", b'{"nodes": "77"}', 400),
+        ("/api/operations/0000000000000000/abort", None, 404),
+        ("/nodes/2/restart", b"csrf=1", 403),
+    ],
+)
+def test_however_an_action_is_refused_it_is_in_the_audit_log(
+    guarded: Api, path: str, body: bytes | None, status: int
+) -> None:
+    headers = {
+        "Content-Type": "application/x-www-form-urlencoded" if "nodes/2" in path else "application/json"
+    }
+    answer = guarded.post(path, TOKENS["anna"][1], data=body, headers=headers)
+    assert answer.status_code == status, answer.text
+    (line,) = guarded.audit()
+    assert (line["event"], line["status"], line["client"]) == ("refused", status, "127.0.0.1")
+    assert line["path"] == path.partition("?")[0]
+    assert line.get("actor") == (None if status == 413 else "anna")  # too large to ask who
+
+
 def test_actions_on_what_is_not_there_are_in_the_audit_log(guarded: Api) -> None:
     assert guarded.post("/api/topology/node/4711/shutdown", TOKENS["anna"][1]).status_code == 404
     assert guarded.get("/api/node/4711/workers", TOKENS["anna"][1]).status_code == 404

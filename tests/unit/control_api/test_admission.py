@@ -12,7 +12,9 @@ import pytest
 from clio_client.membership import Member
 from clio_client.protocol.records import HostInfo
 from clio_client.transport.interface import NodeAddress
+from clio_control_api.action import ActionResult
 from clio_control_api.admission import WrongNodeError, check_request, check_runtime
+from clio_control_api.performer import Performer
 from clio_lab.simulator.process import SimulatorProcess
 from tests.unit.control_api.support import Api, control_api
 
@@ -118,6 +120,25 @@ def test_the_confirm_page_carries_the_name_to_the_action(acting: Api, hosts: str
     assert answer.status_code == 409
     assert "127.96.0.1" in answer.text
     assert [record["event"] for record in acting.audit()] == ["refused"]
+
+
+def test_the_page_of_a_busy_node_has_a_way_back(acting: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+    monkeypatch.setattr(Performer, "perform", lambda *_: stop.wait(60) and ActionResult("success", 0))
+    client = acting.built.app.test_client()
+    headers = {"Authorization": f"Bearer {acting.own_token}"}
+    thread = threading.Thread(target=lambda: client.post(SHUTDOWN, headers=headers))
+    thread.start()
+    try:
+        deadline = time.monotonic() + 30
+        while "is under way on this node" not in (page := acting.get("/nodes/1/restart").text):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        stop.set()
+        thread.join(30)
+    assert ">See how it goes</a>" in page
+    assert '<a class="button" href="/">Cancel</a>' in page
 
 
 def test_an_action_whose_thread_cannot_start_leaves_the_node_free(

@@ -52,6 +52,7 @@ def gated(tmp_path: Path) -> Iterator[NodePlan]:
 def test_a_restart_followed_at_once_by_a_shutdown(tmp_path: Path, gated: NodePlan) -> None:
     code, report = do(tmp_path, gated, "restart", "a1")
     assert (code, report.started) == (0, True)
+    wait_for((tmp_path / "calls").exists)
     code, report = do(tmp_path, gated, "shutdown", "b2", "vera")
     assert (code, report.busy) == (75, True)
     holder = report.holder
@@ -111,6 +112,7 @@ def test_a_lock_taken_by_hand_counts(tmp_path: Path, gated: NodePlan) -> None:
 
 def test_the_outcome_of_a_restart_that_fails(tmp_path: Path, gated: NodePlan) -> None:
     assert do(tmp_path, gated, "restart", "a1")[0] == 0
+    wait_for((tmp_path / "calls").exists)
     assert outcome(tmp_path, gated, "a1") == ("running", "stopping the runtime")
     (tmp_path / "go").touch()
     assert outcome(tmp_path, gated, "a1", 10) == ("failed", "clio_run ended with exit code 3")

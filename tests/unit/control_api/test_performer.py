@@ -223,6 +223,16 @@ def test_who_waits_less_long_than_the_restart_takes_is_answered_and_the_outcome_
     assert (result.outcome, result.message) == ("success", "a new runtime listens")
 
 
+def test_a_runtime_that_ends_once_it_has_listened_is_not_waited_for(node: Node) -> None:
+    node.reports = [RUNNING, FINE]
+    node.runtimes = [HungError("slow"), RefusedError("nobody listens")]
+    began = time.monotonic()
+    result = perform(node, action_on(wait=600))
+    assert (result.outcome, result.stderr) == ("not_up", "the end of the log")
+    assert "refuses connections now" in result.error
+    assert time.monotonic() - began < 60
+
+
 # --- by a runtime that answers --------------------------------------------------------------------
 
 

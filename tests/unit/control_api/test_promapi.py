@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from pathlib import Path
@@ -11,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clio_control_api.api import TopologyNode
-from clio_control_api.promapi import Matcher, PromError, ids_regex, parse_selector, series_of
+from clio_control_api.api import Reads, TopologyNode
+from clio_control_api.promapi import Matcher, PromError, all_series, ids_regex, parse_selector, series_of
 from clio_lab.simulator.process import SimulatorProcess
 from tests.unit.control_api.support import NODES, Api, control_api
 
@@ -106,6 +107,33 @@ def test_alternatives_are_bounded() -> None:
     parse_selector('clio_node_search{hostname=~"' + "|".join("a" * 256) + '"}')
     with pytest.raises(PromError, match="257 alternatives, more than 256"):
         parse_selector('clio_node_search{hostname=~"' + "|".join("a" * 257) + '"}')
+
+
+LARGE = [
+    TopologyNode(f"n{i:04}", {"node_id": i, "hostname": f"n{i:04}", "ip_address": f"10.{i % 7}.0.{i % 251}"})
+    for i in range(1024)
+]
+
+
+def test_what_a_large_cluster_answers_with_is_bounded() -> None:
+    """1,024 nodes and sixteen searches that each mean hundreds with scattered ids."""
+    selectors = [parse_selector(f"clio_node_search{{search='.{n}'}}") for n in range(16)]
+    one = json.dumps(all_series(selectors[1:2], {"c": LARGE}))
+    assert 100_000 < len(one) < 1_000_000
+    assert len(json.dumps(all_series(selectors, {"c": LARGE}))) < 5_000_000
+    many = {f"c{number}": LARGE for number in range(40)}
+    with pytest.raises(PromError, match="narrow the search"):
+        all_series(selectors, many)
+    assert len(all_series([parse_selector("clio_node_search")], many)) == 40 * 1024
+
+
+def test_nodes_are_asked_once_for_all_selectors(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a hung node would cost its patience sixteen times."""
+    asked = []
+    nodes = Reads.nodes
+    monkeypatch.setattr(Reads, "nodes", lambda self, cluster: asked.append(cluster) or nodes(self, cluster))
+    data(api, "/api/v1/series", **{"match[]": [f"clio_node_search{{search='{n}'}}" for n in range(16)]})
+    assert asked == [""]
 
 
 def test_an_answer_has_each_series_once_and_so_many_selectors(api: Api) -> None:

@@ -32,7 +32,9 @@ def start(service: Service) -> Iterator[Start]:
 
         def run(limits: ServerLimits | None = None, **settings: Any) -> WebServer:
             options = WebOptions(**{"listen_addresses": ("127.0.0.1:0",), **settings})
-            limits = limits or ServerLimits(stop_timeout=2.0, spare_threads=4)
+            # A client of a test on a busy machine is not what these deadlines are for.
+            patient = ServerLimits(header_timeout=60.0, first_byte_timeout=60.0)
+            limits = limits or replace(patient, stop_timeout=2.0, spare_threads=4)
             limits = replace(limits, poll_interval=0.05)
             server = WebServer(create_app(service, options).wsgi_app, options, service.reload, limits)
             server.start()

@@ -21,22 +21,40 @@ from clio_web.server import ListenError, WebServer, parse_listen_address
 from tests.unit.web.conftest import Start
 from tests.unit.web.support import TEXT, FixedExposition, Service, read_to_end
 
+PATIENCE = 60.0
+"""Seconds that nothing here takes, except where it never comes."""
 
-def connect(server: WebServer, timeout: float = 10.0) -> socket.socket:
+
+def connect(server: WebServer, timeout: float = PATIENCE) -> socket.socket:
     return socket.create_connection(server.addresses[0][:2], timeout=timeout)
 
 
 def ask(
-    server: WebServer, path: str = "/metrics", method: str = "GET", **headers: str
+    server: WebServer, path: str = "/metrics", method: str = "GET", source: str = "127.0.0.1", **headers: str
 ) -> tuple[http.client.HTTPResponse, bytes]:
     host, port = server.addresses[0]
-    connection = http.client.HTTPConnection(host, port, timeout=10)
+    connection = http.client.HTTPConnection(host, port, timeout=PATIENCE, source_address=(source, 0))
     try:
         connection.request(method, path, headers={k.replace("_", "-"): v for k, v in headers.items()})
         answer = connection.getresponse()
         return answer, answer.read()
     finally:
         connection.close()
+
+
+def await_200(server: WebServer, path: str = "/metrics") -> None:
+    """Wait for an answer; where deadlines are short, a busy machine may pass one of them."""
+    deadline = time.monotonic() + PATIENCE
+    found: object = None
+    while time.monotonic() < deadline:
+        try:
+            found = ask(server, path)[0].status
+        except (OSError, http.client.HTTPException) as error:
+            found = error
+        if found == 200:
+            return
+        assert found == 503 or isinstance(found, Exception)
+    raise AssertionError(f"no answer within {PATIENCE} s: {found!r}")
 
 
 def fast_limits(**changes: float) -> ServerLimits:
@@ -47,7 +65,7 @@ def fast_limits(**changes: float) -> ServerLimits:
 def test_get_and_head_on_one_kept_connection(start: Start) -> None:
     server = start()
     host, port = server.addresses[0]
-    connection = http.client.HTTPConnection(host, port, timeout=10)
+    connection = http.client.HTTPConnection(host, port, timeout=PATIENCE)
     connection.connect()
     first_socket = connection.sock
     for method, body in (("GET", TEXT), ("HEAD", b""), ("GET", TEXT)):
@@ -84,20 +102,20 @@ def test_limit_of_concurrent_scrapes(start: Start, service: Service) -> None:
     with ThreadPoolExecutor(3) as pool:
         running = [pool.submit(ask, server) for _ in range(3)]
         for _ in running:
-            assert service.entered.acquire(timeout=10)
+            assert service.entered.acquire(timeout=PATIENCE)
         answer, body = ask(server)
         assert answer.status == 503
         assert b"--web.max-requests" in body
         assert ask(server, "/-/healthy")[0].status == 200
         service.gate.set()
-        assert [future.result(10)[0].status for future in running] == [200] * 3
+        assert [future.result(PATIENCE)[0].status for future in running] == [200] * 3
     assert ask(server)[0].status == 200
 
 
 def test_silent_connections_take_no_thread(start: Start) -> None:
     server = start(limits=fast_limits(spare_threads=1), max_requests=1)
     silent = [connect(server) for _ in range(20)]
-    assert ask(server)[0].status == 200
+    await_200(server)
     for sock in silent:  # and they are closed
         assert read_to_end(sock) == b""
         sock.close()
@@ -122,27 +140,71 @@ def test_slow_request_head_is_cut(start: Start) -> None:
         answer = read_to_end(sock)
         cut.set()
         thread.join(5)
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < PATIENCE / 2
     assert b" 200 " not in answer
-    assert ask(server)[0].status == 200
+    await_200(server)
+
+
+def stuck_reader(server: WebServer, service: Service) -> socket.socket:
+    """A client that asks for more than socket buffers take, and reads nothing of it."""
+    service.exposition = FixedExposition([b"y" * BLOCK] * 400)  # 25 MB
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.settimeout(PATIENCE)
+    sock.connect(server.addresses[0][:2])
+    sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert service.entered.acquire(timeout=PATIENCE)
+    return sock
 
 
 def test_stuck_readers_do_not_hold_threads(start: Start, service: Service) -> None:
-    service.exposition = FixedExposition([b"y" * BLOCK] * 400)  # 25 MB: more than socket buffers take
-    server = start(limits=fast_limits(spare_threads=1), max_requests=2)
-    stuck = [connect(server) for _ in range(2)]
-    for sock in stuck:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert service.entered.acquire(timeout=10)
-    assert ask(server)[0].status == 503
-    deadline = time.monotonic() + 8
-    while (status := ask(server, "/metrics")[0].status) != 200:
-        assert status == 503
-        assert time.monotonic() < deadline, "the stuck readers still hold their places"
+    server = start(limits=fast_limits(write_timeout=2.0), max_requests=2)
+    stuck = [stuck_reader(server, service) for _ in range(2)]
+    service.exposition = FixedExposition()
+    await_200(server)
     for sock in stuck:
         assert len(read_to_end(sock)) < 400 * BLOCK
         sock.close()
+
+
+SLOW_READERS: dict[str, float] = {
+    "spare_threads": 2, "write_timeout": 600.0, "io_timeout": 600.0, "header_timeout": 60.0,
+    "first_byte_timeout": 60.0,
+}  # fmt: skip
+"""With 8 scrapes at once: 10 threads, of which an address may have 7."""
+
+
+def test_slow_readers_of_one_address_take_not_all_places(start: Start, service: Service) -> None:
+    server = start(limits=fast_limits(slow_after=600.0, **SLOW_READERS), max_requests=8)
+    stuck = [stuck_reader(server, service) for _ in range(7)]
+    more = [connect(server) for _ in range(20)]
+    for sock in more:
+        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    for path in ("/metrics", "/-/healthy"):
+        assert ask(server, path, source="127.0.0.2")[0].status == 200
+    for sock in (*stuck, *more):
+        sock.close()
+
+
+def test_slow_readers_make_room_for_their_own_address(start: Start, service: Service) -> None:
+    server = start(limits=fast_limits(slow_after=0.3, **SLOW_READERS), max_requests=8)
+    stuck = [stuck_reader(server, service) for _ in range(7)]
+    service.exposition = FixedExposition()
+    assert ask(server)[0].status == 200
+    for sock in stuck:
+        sock.close()
+
+
+def test_a_slow_reader_whose_place_nobody_needs_is_let_be(start: Start, service: Service) -> None:
+    server = start(limits=fast_limits(slow_after=0.01, **SLOW_READERS), max_requests=8)
+    stuck = stuck_reader(server, service)
+    service.exposition = FixedExposition()
+    for _ in range(50):
+        assert ask(server)[0].status == 200
+    answer = http.client.HTTPResponse(stuck)
+    answer.begin()
+    assert len(answer.read()) == 400 * BLOCK
+    stuck.close()
 
 
 @pytest.mark.parametrize(
@@ -204,14 +266,12 @@ def test_connections_that_are_served_do_not_go(start: Start, service: Service) -
     with ThreadPoolExecutor(2) as pool:
         served = [pool.submit(ask, server) for _ in range(2)]
         for _ in served:
-            assert service.entered.acquire(timeout=10)
+            assert service.entered.acquire(timeout=PATIENCE)
         with connect(server) as third:
             assert read_to_end(third).startswith(b"HTTP/1.1 503")
         service.gate.set()
-        assert [answer.result(10)[0].status for answer in served] == [200, 200]
-    deadline = time.monotonic() + 5
-    while ask(server)[0].status != 200:
-        assert time.monotonic() < deadline
+        assert [answer.result(PATIENCE)[0].status for answer in served] == [200, 200]
+    await_200(server)
 
 
 HEAD = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n"
@@ -307,7 +367,7 @@ def test_stop_lets_a_request_finish(start: Start, service: Service) -> None:
     address = server.addresses[0]
     with ThreadPoolExecutor(2) as pool:
         running = pool.submit(ask, server)
-        assert service.entered.acquire(timeout=10)
+        assert service.entered.acquire(timeout=PATIENCE)
         stopping = pool.submit(server.stop)
         deadline = time.monotonic() + 5
         while True:  # the listener closes first
@@ -318,9 +378,9 @@ def test_stop_lets_a_request_finish(start: Start, service: Service) -> None:
             assert time.monotonic() < deadline
         assert not stopping.done()
         service.gate.set()
-        answer, body = running.result(10)
+        answer, body = running.result(PATIENCE)
         assert (answer.status, body) == (200, TEXT)
-        stopping.result(10)
+        stopping.result(PATIENCE)
 
 
 def test_stop_is_bounded(start: Start, service: Service) -> None:
@@ -328,7 +388,7 @@ def test_stop_is_bounded(start: Start, service: Service) -> None:
     server = start(limits=ServerLimits(stop_timeout=0.3, spare_threads=1), max_requests=1)
     with connect(server) as sock:
         sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert service.entered.acquire(timeout=10)
+        assert service.entered.acquire(timeout=PATIENCE)
         begun = time.monotonic()
         server.stop()
         assert time.monotonic() - begun < 4

@@ -15,6 +15,9 @@ from clio_web.server import WebServer
 from tests.unit.web.conftest import Start
 from tests.unit.web.support import TEXT, Authority, client_context, read_to_end, write
 
+PATIENCE = 60.0
+"""Seconds that nothing here takes, except where it never comes."""
+
 TLS = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n"
 VERIFY = TLS + "  client_ca_file: ca.pem\n  client_auth_type: "
 
@@ -29,8 +32,9 @@ def web(tmp_path: Path, authority: Authority) -> Path:
 
 def get(server: WebServer, context: ssl.SSLContext, **headers: str) -> tuple[int, bytes]:
     port = server.addresses[0][1]
-    connection = http.client.HTTPSConnection("localhost", port, timeout=10, context=context)
-    connection._create_connection = lambda *_args: socket.create_connection(("127.0.0.1", port), timeout=10)  # type: ignore[attr-defined]
+    connection = http.client.HTTPSConnection("localhost", port, timeout=PATIENCE, context=context)
+    there = ("127.0.0.1", port)
+    connection._create_connection = lambda *_args: socket.create_connection(there, timeout=PATIENCE)  # type: ignore[attr-defined]
     try:
         connection.request("GET", "/metrics", headers=headers)
         answer = connection.getresponse()
@@ -53,7 +57,7 @@ def test_tls(start: Start, web: Path, authority: Authority) -> None:
 
 def test_plain_http_on_the_tls_port_is_told_so(start: Start, web: Path) -> None:
     server = start(config_file=web)
-    with socket.create_connection(server.addresses[0], timeout=10) as sock:
+    with socket.create_connection(server.addresses[0], timeout=PATIENCE) as sock:
         sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"https" in read_to_end(sock)
 
@@ -61,7 +65,7 @@ def test_plain_http_on_the_tls_port_is_told_so(start: Start, web: Path) -> None:
 def test_silent_handshakes_do_not_block_others(start: Start, web: Path, authority: Authority) -> None:
     limits = ServerLimits(header_timeout=2.5, first_byte_timeout=1.0, stop_timeout=2.0, spare_threads=4)
     server = start(limits=limits, config_file=web, max_requests=2)
-    held = [socket.create_connection(server.addresses[0], timeout=10) for _ in range(10)]
+    held = [socket.create_connection(server.addresses[0], timeout=PATIENCE) for _ in range(10)]
     for sock in held[:3]:
         sock.sendall(b"\x16\x03\x01")  # the begin of a ClientHello, and no more
     begun = time.monotonic()
@@ -122,7 +126,7 @@ def test_versions(start: Start, web: Path, authority: Authority, limit: str, ver
     write(web, TLS + f"  {limit}\n")
     server = start(config_file=web)
     with (
-        socket.create_connection(server.addresses[0], timeout=10) as raw,
+        socket.create_connection(server.addresses[0], timeout=PATIENCE) as raw,
         client_context(authority).wrap_socket(raw, server_hostname="localhost") as sock,
     ):
         assert sock.version() == version
@@ -132,7 +136,7 @@ def test_cipher(start: Start, web: Path, authority: Authority) -> None:
     write(web, TLS + "  max_version: TLS12\n  cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384]\n")
     server = start(config_file=web)
     with (
-        socket.create_connection(server.addresses[0], timeout=10) as raw,
+        socket.create_connection(server.addresses[0], timeout=PATIENCE) as raw,
         client_context(authority).wrap_socket(raw, server_hostname="localhost") as sock,
     ):
         cipher = sock.cipher()
@@ -165,7 +169,7 @@ def test_basic_auth_and_headers(start: Start, web: Path, authority: Authority) -
     host, port = server.addresses[0]
 
     def ask(path: str, authorization: str | None = None, method: str = "GET") -> http.client.HTTPResponse:
-        connection = http.client.HTTPConnection(host, port, timeout=10)
+        connection = http.client.HTTPConnection(host, port, timeout=PATIENCE)
         connection.request(method, path, headers={"Authorization": authorization} if authorization else {})
         answer = connection.getresponse()
         answer.read()

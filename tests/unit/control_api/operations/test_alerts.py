@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from clio_control_api.operations.gates import Alert
 from tests.ports import closed_port
 from tests.prometheus import Prometheus
 from tests.system import needs_system
+from tests.unit.web.support import Authority, write
 
 EMPTY = {"status": "success", "data": {"resultType": "vector", "result": []}}
 
@@ -32,6 +35,7 @@ class Server:
         self.stop = threading.Event()
         self.silent = False
         self.raw = b""
+        self.drips = b""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -40,8 +44,11 @@ class Server:
                 if outer.silent:
                     outer.stop.wait(30)
                     return
-                if outer.raw:
+                if outer.raw or outer.drips:
                     self.wfile.write(outer.raw)
+                    with contextlib.suppress(OSError):  # the client is gone
+                        while outer.drips and not outer.stop.wait(0.02):
+                            self.wfile.write(outer.drips)
                     return
                 self.send_response(outer.status)
                 if outer.location:
@@ -153,3 +160,35 @@ def test_a_server_that_is_silent_or_gone_is_an_error_in_time(server: Server) -> 
     assert time.monotonic() - began < 15
     with closed_port() as port, pytest.raises(AlertsError, match="refused"):
         firing_alerts(f"http://127.0.0.1:{port}", 20)
+
+
+@pytest.mark.parametrize(
+    "begins",
+    [b"", b"HTTP/1.1 200 OK\r\nX-Drips: ", b"HTTP/1.1 200 OK\r\n\r\n",
+     b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n"],
+    ids=["status", "head", "body", "body of a length"],
+)  # fmt: skip
+def test_a_server_that_sends_a_byte_now_and_then_is_an_error_in_time(server: Server, begins: bytes) -> None:
+    """Each byte comes in time; without a bound for all of them the gate would wait for hours."""
+    server.raw, server.drips = begins, b"x"
+    began = time.monotonic()
+    with pytest.raises(AlertsError, match="timed out"):
+        firing_alerts(server.url, 0.5)
+    assert time.monotonic() - began < 15
+
+
+def test_a_server_that_sends_a_byte_now_and_then_over_tls(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.raw, server.drips = b"HTTP/1.1 200 OK\r\n\r\n", b"x"
+    authority = Authority()
+    certificate, key = authority.issue(tmp_path, "server")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    server.http.socket = context.wrap_socket(server.http.socket, server_side=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(write(tmp_path / "ca.pem", authority.pem)))
+    began = time.monotonic()
+    with pytest.raises(AlertsError, match="timed out"):
+        firing_alerts(server.url.replace("http:", "https:"), 3.0)
+    assert len(server.paths) == 1
+    assert time.monotonic() - began < 30

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clio_control_api.search import MAX_LENGTH, MAX_PARTS, SearchError, parse_search
+from clio_client.search import MAX_LENGTH, MAX_PARTS, SearchError, parse_search
 
 IDS = st.integers(0, 10**9 - 1)
 SMALL = st.integers(0, 400)
