@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
+from clio_exporter.kit.grafana import GrafanaOptions, dashboards
 from clio_lab.demo.cluster import LocalCluster
 from tests.exporter_process import ExporterProcess
 from tests.prometheus import Prometheus
 from tests.system import needs_system
-from tests.unit.grafana.boards import ROOT, UIDS, expand, load, name_of, panels
+from tests.unit.grafana.boards import ROOT, UIDS, expand, name_of, panels
 
 RULES = ROOT / "prometheus" / "rules"
 PREVIEW = os.environ.get("CLIO_PREVIEW")
@@ -121,19 +122,25 @@ def test_panels_have_data_or_say_why_not(
 
 
 @pytest.mark.skipif(not PREVIEW, reason="CLIO_PREVIEW names no program that renders dashboards")
+@pytest.mark.parametrize("control_api", ["http://127.0.0.1:9", None], ids=["control API", "no control API"])
 @pytest.mark.parametrize("uid", UIDS)
-def test_rendering_is_clean(prometheus: Prometheus, uid: str, tmp_path: Path) -> None:
+def test_rendering_is_clean(
+    prometheus: Prometheus, uid: str, control_api: str | None, tmp_path: Path
+) -> None:
+    """As the kit writes them for other names."""
     assert PREVIEW is not None
     may_be_empty = [
         str(panel["id"])
         for panel in panels(uid)
         if panel["fieldConfig"]["defaults"].get("noValue") in MAY_BE_EMPTY_HERE
     ]
-    board = load(uid)
-    # The renderer has one data source only; without the node search its variable would find no node.
-    board = json.loads(json.dumps(board).replace("$match", ".*"))
-    kept = [variable for variable in board["templating"]["list"] if variable["name"] != "match"]
-    board["templating"]["list"] = kept
+    options = GrafanaOptions("/kit", control_api=control_api, datasource="Another Prometheus")
+    board = json.loads(dashboards(options)[f"{uid}.json"])
+    if control_api is not None:
+        # The renderer has one data source only; without the node search its variable would find no node.
+        board = json.loads(json.dumps(board).replace("$match", ".*"))
+        kept = [variable for variable in board["templating"]["list"] if variable["name"] != "match"]
+        board["templating"]["list"] = kept
     path = tmp_path / f"{uid}.json"
     path.write_text(json.dumps(board), encoding="utf-8")
     command = [PREVIEW, str(path), "--prometheus", prometheus.url, "--scrape-interval", "1s", "--strict"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clio_client.config import in_common
 from grafana.generator import links, thresholds, variables
 from grafana.generator.board import Board
 from grafana.generator.panels import Column, Section, Tile, number, rows
@@ -41,10 +42,9 @@ def _totals() -> list[Tile]:
         ),
         number(
             "Settings that differ",
-            "Paths that do not have the same value on all nodes (clio_config_info). Paths, ports and names of "
-            "the node itself differ rightly; what else does is listed below.",
-            f"count(count by (cluster, path) (max by (cluster, path, value) (clio_config_info{{{CLUSTER}}})) > 1) "
-            f"or 0 * max(clio_config_info{{{CLUSTER}}})",
+            "Settings that do not have the same value on all nodes (clio_config_info). What is each node's own does not "
+            "count: paths of files, ports, the namespace of shared memory.",
+            f"count({_several()}) or 0 * max(clio_config_info{{{CLUSTER}}})",
             band=thresholds.ANY_IS_WORTH_A_LOOK,
             width=5,
             decimals=0,
@@ -113,16 +113,23 @@ def _values() -> Tile:
     )
 
 
+def _several() -> str:
+    """Settings with more than one value, but for those that are each node's own."""
+    paths = "|".join(path.replace(".", "[.]") for path in in_common.OWN)
+    file = in_common.FILE.replace("\\", "\\\\")
+    common = f'clio_config_info{{{CLUSTER}, path!~"{paths}", value!~"({file}).*"}}'
+    return f"count by (cluster, path) (max by (cluster, path, value) ({common})) > 1"
+
+
 def _differences() -> Tile:
-    several = f"count by (cluster, path) (max by (cluster, path, value) (clio_config_info{{{CLUSTER}}})) > 1"
     return rows(
         "Differences between nodes",
         "Settings that have more than one value within a cluster, with the node of each value "
-        "(clio_config_info). Bad where nodes should be alike: sizes, threads, tiers.",
+        "(clio_config_info), without what is each node's own: paths of files, ports, the namespace of shared memory.",
         [
             linkable(
                 f"max by (cluster, path, value, node_id, hostname) (clio_config_info{{{CLUSTER}}}) "
-                f"and on (cluster, path) ({several})"
+                f"and on (cluster, path) ({_several()})"
             )
         ],
         [
@@ -134,7 +141,7 @@ def _differences() -> Tile:
         ],
         sort="Path",
         descending=False,
-        height=13,
+        height=7,
         empty="All nodes have the same settings",
     )
 
@@ -155,7 +162,7 @@ def _pending() -> Tile:
         sort="Node",
         descending=False,
         width=10,
-        height=8,
+        height=7,
         empty="Every node runs with its file as it is",
     )
 
@@ -182,6 +189,6 @@ def _files() -> Tile:
         sort="Node",
         descending=False,
         width=14,
-        height=8,
+        height=7,
         empty=_EMPTY,
     )

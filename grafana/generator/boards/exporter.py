@@ -24,7 +24,7 @@ def board() -> Board:
             Section("Scrapes", _scrapes()),
             Section("Nodes", _nodes()),
             Section("Process", _process()),
-            Section("Control API", _control()),
+            Section("Actions through the control API", _control(), collapsed=True),
         ],
     )
 

@@ -22,6 +22,7 @@ def board() -> Board:
             Section("The chain of pools", [_chain(), _modules()]),
             Section("All pools", [_pools()]),
             Section("What the pools report", _statistics()),
+            Section("Statistics of other modules", [_other_modules()], collapsed=True),
         ],
     )
 
@@ -190,7 +191,7 @@ def _statistics() -> list[Tile]:
             sort="Node",
             descending=False,
             width=12,
-            height=9,
+            height=7,
             empty="No context transfer engine",
         ),
         lines(
@@ -207,27 +208,30 @@ def _statistics() -> list[Tile]:
             ],
             decimals=0,
             width=12,
-            height=9,
+            height=7,
             empty="No context transfer engine",
         ),
-        rows(
-            "Statistics of other modules",
-            "Numbers that modules report by their own names, summed over the selected nodes "
-            "(clio_module_stat). The runtime's own modules report none besides those above.",
-            [
-                f"sum by (module, pool_name, stat) "
-                f"(max by ({BDEV_KEYS}, module, stat) (clio_module_stat{{{NODE}}}))",
-            ],
-            [
-                Column("module", "Module", width=200),
-                Column("pool_name", "Pool"),
-                Column("stat", "Statistic", width=240),
-                Column("A", "All nodes", "short", 120),
-            ],
-            sort="Module",
-            descending=False,
-            width=24,
-            height=7,
-            empty="No other module reports statistics",
-        ),
     ]
+
+
+def _other_modules() -> Tile:
+    return rows(
+        "Statistics of other modules",
+        "Numbers that modules report by their own names, summed over the selected nodes "
+        "(clio_module_stat). The runtime's own modules report none besides those above.",
+        [
+            f"sum by (module, pool_name, stat) "
+            f"(max by ({BDEV_KEYS}, module, stat) (clio_module_stat{{{NODE}}}))",
+        ],
+        [
+            Column("module", "Module", width=200),
+            Column("pool_name", "Pool"),
+            Column("stat", "Statistic", width=240),
+            Column("A", "All nodes", "short", 120),
+        ],
+        sort="Module",
+        descending=False,
+        width=24,
+        height=7,
+        empty="No other module reports statistics",
+    )
