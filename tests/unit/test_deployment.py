@@ -267,6 +267,22 @@ def test_systemd_accepts_the_units(unit: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed here")
+@pytest.mark.parametrize("service", ["clio-control-api", "clio-exporter"])
+def test_systemd_finds_the_services_little_exposed(service: str) -> None:
+    """1.5 or less, of 10; the runtime needs more of its machine."""
+    (unit,) = (unit for unit in UNITS if unit.stem == service)
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", "--threshold=15", "--no-pager", str(unit)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Overall exposure level" in done.stdout
+
+
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_units_are_hardened_and_start_what_the_project_installs(unit: Path) -> None:
     content = unit.read_text(encoding="utf-8")

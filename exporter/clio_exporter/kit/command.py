@@ -25,25 +25,21 @@ def add_dashboards_arguments(parser: argparse.ArgumentParser) -> None:
     _common(parser, "ConfigMaps that the sidecar of Grafana's Helm chart loads", "configmap")
     parser.add_argument(
         "--control-api",
-        type=_url,
+        type=url,
         metavar="URL",
         help="address of clio-control-api as browsers reach it, for the search box and the links to restart "
         "and shutdown (default: none; the pages have a box for it)",
     )
     parser.add_argument(
         "--control-api-from-grafana",
-        type=_url,
+        type=url,
         metavar="URL",
         help="the same as Grafana's server reaches it, for the search (default: as --control-api)",
     )
-    parser.add_argument(
-        "--datasource",
-        metavar="NAME",
-        help="Grafana's name of the Prometheus data source (default: chosen on the page)",
-    )
+    add_datasource_argument(parser)
     parser.add_argument(
         "--prometheus-url",
-        type=_url,
+        type=url,
         metavar="URL",
         help="also provision a data source for this Prometheus (default: Grafana has one)",
     )
@@ -70,32 +66,14 @@ def add_rules_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = prometheus.PrometheusOptions()
     _common(parser, "a PrometheusRule for the Prometheus operator", "prometheusrule")
     names = rules.Options()
-    parser.add_argument(
-        "--job",
-        default=names.exporter_job,
-        metavar="NAME",
-        help="Prometheus's job that scrapes the exporter (default: %(default)s)",
-    )
+    add_job_argument(parser)
     parser.add_argument(
         "--control-api-job",
         default=names.control_job,
         metavar="NAME",
         help="its job that scrapes the control API (default: %(default)s)",
     )
-    parser.add_argument(
-        "--grafana-url",
-        type=_url,
-        default=prometheus.GRAFANA_URL,
-        metavar="URL",
-        help="where alerts' links to dashboards lead (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--docs-url",
-        type=_url,
-        default=prometheus.DOCS_URL,
-        metavar="URL",
-        help="where alerts' links to runbooks lead: the exporter serves them (default: %(default)s)",
-    )
+    add_link_arguments(parser)
     parser.add_argument(
         "--cluster-label",
         action="append",
@@ -131,6 +109,43 @@ def add_rules_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_datasource_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names Grafana's data source."""
+    parser.add_argument(
+        "--datasource",
+        metavar="NAME",
+        help="Grafana's name of the Prometheus data source (default: chosen on the page)",
+    )
+
+
+def add_job_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the exporter's scrape job."""
+    parser.add_argument(
+        "--job",
+        default=rules.Options().exporter_job,
+        metavar="NAME",
+        help="Prometheus's job that scrapes the exporter (default: %(default)s)",
+    )
+
+
+def add_link_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where alerts' links lead."""
+    parser.add_argument(
+        "--grafana-url",
+        type=url,
+        default=prometheus.GRAFANA_URL,
+        metavar="URL",
+        help="where alerts' links to dashboards lead (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--docs-url",
+        type=url,
+        default=prometheus.DOCS_URL,
+        metavar="URL",
+        help="where alerts' links to runbooks lead: the exporter serves them (default: %(default)s)",
+    )
+
+
 def run_dashboards(args: argparse.Namespace) -> int:
     """Write the dashboards; returns the exit status."""
     directory = args.directory.absolute()
@@ -146,7 +161,7 @@ def run_dashboards(args: argparse.Namespace) -> int:
         files = kubernetes.config_maps(grafana.dashboards(options), args.namespace)
     else:
         files = grafana.render(options)
-    if not _write("dashboards", directory, files):
+    if not write("dashboards", directory, files):
         return 1
     if args.format == "files":
         print(
@@ -183,7 +198,7 @@ def run_rules(args: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"clio-exporter rules: {error}", file=sys.stderr)
         return 1
-    if not _write("rules", directory, files):
+    if not write("rules", directory, files):
         return 1
     if args.format == "files":
         wanted = prometheus.sections(options, str(directory / "rules"))
@@ -211,7 +226,7 @@ def _target(what: str) -> str:
     return f'address of the {what} as Prometheus reaches it, "" for none (default: %(default)s)'
 
 
-def _write(command: str, directory: Path, files: Mapping[str, str]) -> bool:
+def write(command: str, directory: Path, files: Mapping[str, str]) -> bool:
     """Write the files and say which; False, after a message, when that cannot be done."""
     try:
         for name, text in files.items():
@@ -229,7 +244,8 @@ def _write(command: str, directory: Path, files: Mapping[str, str]) -> bool:
     return True
 
 
-def _url(text: str) -> str:
+def url(text: str) -> str:
+    """An address for argparse, without a slash at its end."""
     parts = urllib.parse.urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s{}\"'$]", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not an address like http://host:port")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
 
 from clio_exporter.cli import main
+from clio_exporter.http.app import create_app
+from clio_web.options import WebOptions
 from tests.prometheus import promtool
 from tests.system import needs_system
 from tests.unit.grafana.boards import UIDS
+from tests.unit.web.support import Service
 
 
 def run(what: str, directory: Path, *arguments: str) -> dict[str, str]:
@@ -113,6 +118,43 @@ def test_rules_for_other_names_are_right_for_prometheus(
     pasted.write_text("global: {external_labels: {dc: x}}\n" + yaml.safe_dump(section))
     checked = promtool("check", "config", str(pasted))
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_every_link_of_every_alert_opens_the_right_page(tmp_path: Path) -> None:
+    """As the files are written: to runbooks as the exporter serves them, and dashboards of the kit."""
+    names = ["--grafana-url=https://g.example/sub", "--docs-url=http://localhost:9777/docs"]
+    files = run("rules", tmp_path / "rules", *names)
+    boards = {
+        board["uid"]: {each["name"] for each in board["templating"]["list"]}
+        for name, text in run("dashboards", tmp_path / "boards").items()
+        if name.endswith(".json")
+        for board in [json.loads(text)]
+    }
+    page = create_app(Service(), WebOptions()).test_client()
+    alerts = [
+        rule
+        for name, text in files.items()
+        if name.startswith("rules/")
+        for group in yaml.safe_load(text)["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+    assert len(alerts) > 20
+    for alert in alerts:
+        urls = {key: value for key, value in alert["annotations"].items() if "://" in value}
+        assert urls.keys() == {"runbook_url", "dashboard_url"}, alert["alert"]
+        runbook, dashboard = urlsplit(urls["runbook_url"]), urls["dashboard_url"]
+        answer = page.get(runbook.path)
+        assert answer.status_code == 200
+        heading = re.search(rf'<h\d id="{re.escape(runbook.fragment)}">(.*?)</h', answer.text)
+        assert heading is not None, runbook.fragment
+        assert heading[1] == alert["alert"]
+        # As Prometheus fills it in; what a label holds is written so that an address can carry it.
+        filled = urlsplit(re.sub(r"\{\{ \$labels\.\w+ \| urlquery \}\}", "x", dashboard))
+        assert "{" not in filled.geturl()
+        assert (filled.netloc, filled.path.rpartition("/")[0]) == ("g.example", "/sub/d")
+        uid = filled.path.rpartition("/")[2]
+        assert {name.removeprefix("var-") for name in parse_qs(filled.query)} <= boards[uid]
 
 
 def test_what_there_is_not_is_left_out(tmp_path: Path) -> None:
