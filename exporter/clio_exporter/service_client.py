@@ -1,0 +1,98 @@
+"""Other services over HTTP: GET only, every wait bounded, no redirect followed, no failure raised."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from clio_client.config.fields import Field
+
+MAX_BYTES: Final = 64 * 1024 * 1024
+"""Of an answer: that of an exporter of 4,096 nodes is 40 MB."""
+
+
+def service_url(value: Field) -> str:
+    """The base address of a service, without a slash at its end."""
+    text = value.text().rstrip("/")
+    parts = urllib.parse.urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise value.refusal("not the address of a service", "Write it as http://host:port")
+    if parts.username is not None or parts.password is not None:
+        raise value.error(
+            "has a user or password in it, which others on this host can see",
+            "Leave it out, and give a token in a file",
+        )
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: the status of HTTP and the body; or `problem`, why nothing did."""
+
+    status: int = 0
+    body: bytes = b""
+    problem: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the request was granted."""
+        return self.status == 200
+
+    @property
+    def document(self) -> Any:
+        """The body as JSON; None where it is none."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """`data` of an answer of Prometheus's API, empty where it is none."""
+        document = self.document
+        data = document.get("data") if isinstance(document, dict) else None
+        return data if isinstance(data, dict) else {}
+
+    def __str__(self) -> str:
+        return self.problem or f"HTTP status {self.status}"
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: a token must not go to another host."""
+
+    def redirect_request(self, *_args: Any, **_more: Any) -> None:
+        """No other request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service at a base address; `token` goes along as a bearer's where there is one."""
+
+    url: str
+    seconds: float
+    token: str = ""
+
+    def get(self, path: str, **query: str | Sequence[str]) -> Answer:
+        """GET below the base address; never raises for what the service does."""
+        where = self.url + path + (f"?{urllib.parse.urlencode(query, doseq=True)}" if query else "")
+        headers = {"Accept": "application/json, text/plain"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        opener = urllib.request.build_opener(_Stay, urllib.request.ProxyHandler({}))
+        try:
+            request = urllib.request.Request(where, headers=headers)  # noqa: S310 - http or https: service_url
+            with opener.open(request, timeout=self.seconds) as answer:
+                return Answer(answer.status, answer.read(MAX_BYTES))
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, error.read(MAX_BYTES))
+        except urllib.error.URLError as error:
+            return Answer(problem=str(error.reason))
+        except (OSError, http.client.HTTPException) as error:
+            return Answer(problem=str(error) or type(error).__name__)
