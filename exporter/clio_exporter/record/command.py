@@ -1,0 +1,112 @@
+"""The subcommand: record for as long as is asked, then write it all at once."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from clio_client.config import table
+from clio_client.config.errors import ConfigError
+from clio_client.config.table import Setting
+from clio_client.errors import RuntimeClientError
+from clio_client.membership import Member
+from clio_exporter import flags
+from clio_exporter.labels import member_labels
+from clio_exporter.record.ring import NewSamples, Rings
+from clio_exporter.record.store import Store
+from clio_exporter.scrape_command import EXIT_ALL_DOWN, EXIT_OK, EXIT_SOME_DOWN, EXIT_USAGE, write_atomically
+
+OPTIONS: Final = (
+    Setting("output", table.PATH, None, "write here", flag="--output", shown="standard output"),
+    Setting(
+        "format", table.choice("openmetrics", "csv"), "openmetrics", "how it is written",
+        flag="--format",
+    ),
+    Setting(
+        "seconds", table.duration(0, 7 * 86400), 0.0, "go on for this long after what the nodes remember",
+        flag="--for",
+    ),
+    Setting(
+        "interval", table.duration(1, 600), 30.0, "time between two questions meanwhile",
+        flag="--interval",
+    ),
+    Setting("timeout", table.duration(0.5, 300), 6.0, "time that a node has to answer", flag="--timeout"),
+)  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `record`."""
+    parser.description = (
+        "Write what every node remembers of its host, one sample a second and up to 17 minutes back, under "
+        "the names and labels of the metrics; with --for go on. Ctrl-C ends it early and writes all. "
+        "Exit status: 0 all nodes told, 1 none did, 2 wrong usage, 3 some did."
+    )
+    flags.add_arguments(parser)
+    table.add_arguments(parser.add_argument_group("recording"), OPTIONS)
+
+
+def run(args: argparse.Namespace, env: Mapping[str, str], home: Path) -> int:
+    """Record and write."""
+    try:
+        options = table.resolved(OPTIONS, vars(args))
+        settings = flags.settings(args)
+        rings = Rings(settings, env, home)
+    except (ConfigError, RuntimeClientError) as error:
+        return _error(str(error))
+    constant = dict(settings.labels.labels)
+    with contextlib.closing(rings), contextlib.closing(Store()) as store:
+        told: dict[Member, bool] = {}
+        try:
+            for found in _rounds(rings, options["seconds"], options["interval"], options["timeout"]):
+                for node in found:
+                    store.add({**constant, **member_labels(node.member)}, node.samples)
+                    told[node.member] = told.get(node.member, False) or bool(node.samples)
+            last = found
+        except RuntimeClientError as error:
+            return _error(str(error))
+        text = store.csv() if options["format"] == "csv" else store.openmetrics()
+        try:
+            if options["output"] is None:
+                sys.stdout.writelines(text)
+                sys.stdout.flush()
+            else:
+                write_atomically(options["output"], text)
+        except OSError as error:
+            return _error(f"cannot write {options['output'] or 'the output'}: {error.strerror}")
+        sys.stderr.write(
+            f"clio-exporter: {len(store)} samples of {sum(told.values())} of {len(told)} nodes\n"
+        )
+    for node in last:
+        if node.error is not None:
+            sys.stderr.write(f"clio-exporter: {node.member.target} tells nothing: {node.error}\n")
+    if not any(told.values()):
+        return EXIT_ALL_DOWN
+    return EXIT_OK if all(told.values()) else EXIT_SOME_DOWN
+
+
+def _rounds(rings: Rings, seconds: float, interval: float, timeout: float) -> Iterator[Sequence[NewSamples]]:
+    """What is new, at once and then each interval, until the time or a signal ends it."""
+    stopped = threading.Event()
+    handled = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in handled}
+    try:
+        end = time.monotonic() + seconds
+        yield rings.new(timeout)
+        while (left := end - time.monotonic()) > 0 and not stopped.is_set():
+            stopped.wait(min(left, interval))
+            yield rings.new(timeout)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _error(text: str) -> int:
+    sys.stderr.write(f"clio-exporter: {text}\n")
+    return EXIT_USAGE

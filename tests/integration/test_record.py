@@ -1,0 +1,57 @@
+"""`clio-exporter record` on real runtimes: it writes their rings, and a real Prometheus takes them in."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from clio_client import Cluster
+from clio_lab.demo.cluster import LocalCluster
+from clio_lab.demo.install import RuntimeInstall
+from clio_lab.demo.ports import find_base_port
+from tests.exporter_process import eventually, run_exporter
+from tests.ports import free_port
+from tests.prometheus import Prometheus, promtool
+from tests.system import needs_system
+
+pytestmark = [pytest.mark.integration, needs_system("prometheus", "promtool")]
+
+
+def test_the_ring_is_written_whole_and_prometheus_takes_it_in(
+    runtime_install: RuntimeInstall, tmp_path: Path
+) -> None:
+    with LocalCluster(tmp_path / "c", 2, install=runtime_install, base_port=find_base_port(2)) as cluster:
+        assert cluster.hostfile is not None
+        with Cluster.from_hostfile(cluster.hostfile, reply_port=free_port()) as client:
+            eventually("ten samples each", lambda: all(len(r.get()) >= 10 for r in client.samples()), 60)
+            before = {result.node.node_id: result.get() for result in client.samples()}
+        asked = ["record", "--hostfile", str(cluster.hostfile), "--runtime.reply-port", str(free_port())]
+        blocks = tmp_path / "ring.om"
+        told = run_exporter(tmp_path, *asked, "--label", "site=here", "--output", str(blocks))
+        table = run_exporter(tmp_path, *asked, "--format", "csv")
+    assert (told.returncode, table.returncode) == (0, 0), told.stderr + table.stderr
+
+    rows = list(csv.DictReader(io.StringIO(table.stdout)))
+    for node_id, samples in before.items():
+        found = {row["timestamp"]: row for row in rows if row["node_id"] == str(node_id)}
+        for sample in samples:
+            assert sample.wall_time_ns is not None
+            row = found[f"{sample.wall_time_ns // 1_000_000 / 1000:.3f}"]
+            assert int(row["clio_node_memory_available_bytes"]) == sample.ram_available_bytes
+            assert sample.cpu_usage_pct is not None
+            assert float(row["clio_node_cpu_utilization_ratio"]) == sample.cpu_usage_pct / 100
+
+    data = tmp_path / "prometheus" / "data"
+    data.mkdir(parents=True)
+    made = promtool("tsdb", "create-blocks-from", "openmetrics", str(blocks), str(data))
+    assert made.returncode == 0, made.stderr
+    with Prometheus(tmp_path, {}) as prometheus:
+        for node_id, samples in before.items():
+            series = f'clio_node_memory_available_bytes{{node_id="{node_id}",site="here"}}'
+            stored = {round(at, 3): value for at, value in prometheus.history(series, "30m")}
+            for sample in samples:
+                assert sample.wall_time_ns is not None
+                assert stored[sample.wall_time_ns // 1_000_000 / 1000] == sample.ram_available_bytes
