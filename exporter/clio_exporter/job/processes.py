@@ -1,0 +1,148 @@
+"""Programs that outlive the command that starts them; another ends them, by id and start time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from clio_client.config.errors import ConfigError
+from clio_exporter.job.state import ProcessRecord
+from clio_exporter.service_client import Service
+
+HOST: Final = "127.0.0.1"
+_STEP: Final = 0.05
+_SAME: Final = 2.0
+"""A process that started within this of the time written down is that one: clocks are set."""
+
+
+class EndedEarlyError(Exception):
+    """A program ended while it was starting."""
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now; another may take it before it is bound."""
+    with socket.socket() as found:
+        found.bind((HOST, 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+class Detached:
+    """A program in a session of its own, which is not ended with us.
+
+    Args:
+        name: what messages call it.
+        command: the program and its arguments.
+        log: where its output goes, added at the end.
+        port: on which it is to listen on loopback, with `/-/ready`.
+    """
+
+    def __init__(
+        self, name: str, command: Sequence[str], log: Path, port: int, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.name = name
+        self.log = log
+        self.port = port
+        with log.open("ab") as output:
+            self._popen = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                start_new_session=True, env=env,
+            )  # fmt: skip
+        self.record = ProcessRecord(self._popen.pid, psutil.Process(self._popen.pid).create_time(), port)
+
+    def wait_ready(self, deadline: float) -> None:
+        """Wait until it serves, up to a time of `time.monotonic`.
+
+        Raises:
+            EndedEarlyError: it ended.
+            ConfigError: the time is over.
+        """
+        service = Service(f"http://{HOST}:{self.port}", 2.0)
+        while True:
+            if self._popen.poll() is not None:
+                raise EndedEarlyError(
+                    f"{self.name} ended with status {self._popen.returncode}: {last_lines(self.log)}"
+                )
+            # Its own listener, not one of a stranger's that was quicker to take the port.
+            if self._listens() and service.get("/-/ready").ok:
+                return
+            if time.monotonic() >= deadline:
+                raise ConfigError(
+                    self.name, f"does not serve in time, see {self.log}", "Give more time with --timeout"
+                )
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(_STEP)
+
+    def end(self, seconds: float) -> None:
+        """SIGTERM; SIGKILL when it still runs `seconds` later; reap."""
+        end(self.record, seconds)
+        self._popen.wait(10)
+
+    def wait(self, seconds: float) -> int | None:
+        """Wait for its end, up to `seconds`; its status, None when it still runs."""
+        try:
+            return self._popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def _listens(self) -> bool:
+        try:
+            found = psutil.Process(self.record.pid).net_connections("tcp")
+        except psutil.Error:
+            return False
+        return any(c.status == psutil.CONN_LISTEN and c.laddr.port == self.port for c in found if c.laddr)
+
+
+def running(record: ProcessRecord) -> psutil.Process | None:
+    """The process written down, None when it has ended (or another has its number now)."""
+    try:
+        process = psutil.Process(record.pid)
+        same = abs(process.create_time() - record.started) < _SAME
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.Error:
+        return None
+
+
+def end(record: ProcessRecord, seconds: float) -> bool:
+    """SIGTERM; SIGKILL when it still runs `seconds` later. Whether it ended by itself, or had before."""
+    process = running(record)
+    if process is None:
+        return True
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(signal.SIGCONT)  # a paused one would not see the other
+        process.send_signal(signal.SIGTERM)
+    if _gone(record, seconds):
+        return True
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()
+    _gone(record, 10.0)
+    return False
+
+
+def _gone(record: ProcessRecord, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while running(record) is not None:
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_STEP)
+    return True
+
+
+def last_lines(log: Path, lines: int = 3) -> str:
+    """The end of a log, in one line."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - 8192))
+            text = stream.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return " | ".join(line.strip()[:300] for line in text.splitlines()[-lines:])

@@ -1,0 +1,229 @@
+"""`clio-exporter job` with simulated nodes and a real Prometheus: what runs, what ends, what is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from clio_exporter.job import state
+from clio_exporter.job.reporting import of_prometheus
+from clio_exporter.report.questions import Range
+from clio_lab.child import ChildProcess
+from clio_lab.demo.cluster import LocalCluster
+from clio_lab.simulator.process import SimulatorProcess
+from tests.exporter_process import COMMAND, ExporterProcess, clean_environment, eventually, run_exporter
+from tests.ports import free_port
+from tests.prometheus import Prometheus
+from tests.system import needs_system
+
+pytestmark = [pytest.mark.integration, needs_system("prometheus", "promtool")]
+
+NODES = 3
+
+
+@pytest.fixture(scope="module")
+def hostfile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("simulator") / "hosts"
+    options = ["--nodes", str(NODES), "--workers", "2", "--bdevs", "2", "--age", "100"]
+    with SimulatorProcess(*options, "--base-port", str(free_port(20)), "--hostfile", str(path)):
+        yield path
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Any]:
+    """`clio-exporter job`; what it leaves running is ended, by the ids that it wrote down."""
+
+    def job(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return run_exporter(tmp_path, "job", *arguments, environment=environment)
+
+    yield job
+    for path in tmp_path.glob(f"*/{state.STATE}"):
+        for record in json.loads(path.read_text() or "{}").get("processes", {}).values():
+            for process in own(record):
+                process.kill()
+
+
+def own(record: dict[str, Any]) -> list[psutil.Process]:
+    """The process of a record, while it runs."""
+    try:
+        process = psutil.Process(record["pid"])
+        ended = process.status() == psutil.STATUS_ZOMBIE or process.create_time() != record["started"]
+    except psutil.NoSuchProcess:
+        return []
+    return [] if ended else [process]
+
+
+def recorded(directory: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((directory / state.STATE).read_text())
+    return document
+
+
+def query(port: int, expression: str, **more: float) -> list[dict[str, Any]]:
+    """The instant vector of an expression."""
+    asked = urllib.parse.urlencode({"query": expression, **more})
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?{asked}", timeout=30) as answer:
+        found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+    return found
+
+
+def exporter_arguments() -> list[str]:
+    return ["--", "--runtime.reply-port", str(free_port())]
+
+
+def test_from_start_to_open(run: Any, hostfile: Path, tmp_path: Path) -> None:
+    slurm = {"SLURM_JOB_ID": "17", "SLURM_JOB_USER": "ann", "SLURM_JOB_NAME": "sort"}
+    started = run("start", "--hostfile", str(hostfile), *exporter_arguments(), **slurm)
+    assert started.returncode == 0, started.stderr
+    directory = tmp_path / "clio-job-17"
+    written = recorded(directory)
+    records = written["processes"]
+    assert [len(own(record)) for record in records.values()] == [1, 1]
+    port = records["prometheus"]["port"]
+
+    up = 'clio_node_up{job_id="17",user="ann",job_name="sort"}'
+    eventually("scrapes", lambda: len(query(port, f"count_over_time({up}[1h]) >= 3")) == NODES)
+    assert query(port, "prometheus_tsdb_head_series") == []  # it does not scrape itself
+    eventually(
+        "rules", lambda: query(port, "node:clio_memory_used:ratio") or query(port, "{__name__=~'node:.*'}")
+    )
+
+    again = run("start", "--hostfile", str(hostfile), **slurm)
+    assert again.returncode == 1
+    assert "has the data of a job already" in again.stderr
+
+    marked = run("annotate", 'phase "2"', **slurm)
+    assert (marked.returncode, marked.stderr) == (0, "")
+    found = eventually("the mark", lambda: query(port, "clio_annotation_timestamp_seconds"))
+    assert found[0]["metric"]["text"] == 'phase "2"'
+    line = json.loads((directory / state.MARKS).read_text())
+    assert float(found[0]["value"][1]) == line["time"]
+
+    live = run("report", "--format", "markdown", **slurm)
+    assert live.returncode == 0, live.stderr
+    assert 'phase "2"' in live.stdout
+    stopped = run("stop", **slurm)
+    assert stopped.returncode == 0, stopped.stderr
+    assert "coverage: " in stopped.stdout
+    page = (directory / "report.html").read_text()
+    assert page.count("<svg") >= 3
+    assert [own(record) for record in records.values()] == [[], []]
+    ended = recorded(directory)
+    assert (ended["processes"], ended["began"]) == ({}, written["began"])
+    assert run("stop", **slurm).returncode == 0
+    with_opened(
+        tmp_path, directory, lambda port: query(port, f"count_over_time({up}[1h])", time=ended["ended"])
+    )
+
+
+def with_opened(tmp_path: Path, directory: Path, ask: Any) -> None:
+    """`job open`: nothing but the saved samples is there; ended by Ctrl-C, and its Prometheus with it."""
+    log = tmp_path / "open.log"
+    with ChildProcess(
+        "open", [*COMMAND, "job", "open", str(directory)],
+        log_path=log, environment=clean_environment(tmp_path / "home"), directory=tmp_path,
+    ) as opened:  # fmt: skip
+        eventually("it is open", lambda: "Ctrl-C" in log.read_text(), 60)
+        children = psutil.Process(opened.pid).children()
+        port = int(log.read_text().splitlines()[0].rpartition(":")[2])
+        assert len(ask(port)) == NODES
+        opened.send_signal(signal.SIGINT)
+        assert opened.wait(30) == 0, log.read_text()
+        assert [child for child in children if child.is_running()] == []
+
+
+def test_a_job_that_was_killed_leaves_its_data(run: Any, hostfile: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "killed"
+    arguments = ["--directory", str(directory), "--hostfile", str(hostfile), "--id", "k"]
+    started = run("start", *arguments, *exporter_arguments())
+    assert started.returncode == 0, started.stderr
+    records = recorded(directory)["processes"]
+    port = records["prometheus"]["port"]
+    eventually("scrapes", lambda: len(query(port, "count_over_time(clio_node_up[1h]) >= 3")) == NODES)
+    for record in records.values():
+        os.kill(record["pid"], signal.SIGKILL)
+    eventually("they end", lambda: not [p for record in records.values() for p in own(record)])
+    with_opened(tmp_path, directory, lambda port: query(port, "last_over_time(clio_node_up[1h])"))
+    told = run("report", str(directory))
+    assert told.returncode == 0, told.stderr
+    assert f"nodes: {NODES}" in told.stdout
+
+
+def test_the_reports_numbers_are_those_of_queries(cluster4: LocalCluster, tmp_path: Path) -> None:
+    """Real runtimes: what a person would ask the same Prometheus, in other words than the report's."""
+    began = time.time()
+    with ExporterProcess(tmp_path, "--hostfile", str(cluster4.hostfile)) as exporter:
+        jobs = [{"job_name": "clio", "static_configs": [{"targets": [exporter.address]}]}]
+        with Prometheus(tmp_path, {"scrape_configs": jobs}) as prometheus:
+            prometheus.wait_for_scrapes(15, "clio_node_up")
+            end = time.time()
+            asked = Range(began, end, 1.0)
+            report = of_prometheus(prometheus.url, asked)
+            window = f"{asked.seconds}s"
+            nodes = {str(row[0]).split()[0]: row for row in report.tables[0].rows}
+            assert list(nodes) == ["0", "1", "2", "3"]
+            for node_id, row in nodes.items():
+                node = f'node_id="{node_id}"'
+                [tasks] = prometheus.query(
+                    f"sum(increase(clio_worker_tasks_processed_total{{{node}}}[{window}]))", end
+                )
+                assert row[1] == pytest.approx(tasks.value)
+                assert tasks.value > 0
+                for column, series in (
+                    (2, "clio_node_cpu_utilization_ratio"),
+                    (3, "clio_node_memory_used_ratio"),
+                ):
+                    stored = prometheus.api("query", query=f"{series}{{{node}}}[{window}]", time=f"{end:.3f}")
+                    values = [float(value) for _, value in stored["result"][0]["values"]]
+                    assert row[column] == max(values)
+                assert row[4:6] == (None, None)  # no GPU here
+                assert 0 < row[8] <= 1
+            tiers = next(table for table in report.tables if table.title == "Tiers")
+            assert {row[1] for row in tiers.rows} >= {"ram"}
+            for row in tiers.rows:
+                of_tier = f'node_id="{str(row[0]).split()[0]}"'
+                pools = {
+                    sample.labels["pool_id"]
+                    for sample in prometheus.query(
+                        f'last_over_time(clio_bdev_info{{{of_tier},type="{row[1]}"}}[{window}])', end
+                    )
+                }
+                capacity = [
+                    sample.value
+                    for sample in prometheus.query(
+                        f"last_over_time(clio_bdev_capacity_bytes{{{of_tier}}}[{window}])", end
+                    )
+                    if sample.labels["pool_id"] in pools
+                ]
+                assert row[4] == sum(capacity)
+            assert any("no rules" in problem for problem in report.problems)
+            assert [problem for problem in report.problems if "no rules" not in problem] == []
+
+
+def test_a_start_that_fails_leaves_nothing(run: Any, tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1:1\n")
+    before = {hosts, tmp_path / "home"}
+    for arguments, said in (
+        (["--hostfile", str(tmp_path / "missing")], "missing: cannot be read"),
+        (["--hostfile", str(hosts), "--", "--no-such-flag"], "unrecognized arguments: --no-such-flag"),
+        (["--hostfile", str(hosts), "--timeout", "0.1"], "does not serve in time"),
+        ([], "SLURM_JOB_NODELIST"),
+    ):
+        failed = run("start", "--id", "1", *arguments)
+        assert failed.returncode == 1
+        assert said in failed.stderr
+        assert set(tmp_path.iterdir()) == before
+    without = run("start", "--id", "1", "--hostfile", str(hosts), PATH="/nowhere")
+    assert "prometheus: is not on PATH" in without.stderr
+    assert set(tmp_path.iterdir()) == before
