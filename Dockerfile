@@ -23,7 +23,7 @@ RUN if ls wheelhouse/*.whl >/dev/null 2>&1; then printf '[global]\nno-index = tr
 FROM build-tools AS build-exporter
 # The .dockerignore decides what this is.
 COPY . .
-RUN /opt/pip/bin/pip --python /opt/clio/bin/python install --constraint constraints.txt .
+RUN /opt/pip/bin/pip --python /opt/clio/bin/python install --constraint constraints.txt ".[fast]"
 
 FROM ${BASE_IMAGE} AS exporter
 RUN install -d -o 10001 -g 10001 -m 0755 /var/lib/clio /keys && install -d -m 0755 /etc/clio

@@ -10,7 +10,7 @@ from clio_client.config import table
 from clio_client.config.settings import CLUSTER, RUNTIME
 from clio_client.config.table import Kind, Setting
 from clio_exporter.collectors import COLLECTORS
-from clio_exporter.settings import COLLECTOR, NAMES, PROBE, Settings, load_settings
+from clio_exporter.settings import COLLECTOR, LABELS, NAMES, PROBE, Settings, load_settings
 from clio_web import logs
 from clio_web.options import WebOptions
 
@@ -45,6 +45,11 @@ WEB = (
         "address of Grafana, for links on the landing page", flag="--web.grafana-url", shown="none",
     ),
     Setting(
+        "docs_url", Kind(table.TEXT.read, "URL"), _WEB.docs_url,
+        "address of the documentation, for a link on the landing page", flag="--web.docs-url", shown="none",
+        more="The runbooks are served by the exporter itself.",
+    ),
+    Setting(
         "max_requests", table.integer(0, 999_999), _WEB.max_requests,
         "scrapes in progress at once; 503 beyond, 0 for no limit", flag="--web.max-requests",
     ),
@@ -76,6 +81,20 @@ WEB = (
         "taken off Prometheus's timeout, at most half of it", flag="--timeout-offset",
     ),
 )  # fmt: skip
+SD = (
+    Setting(
+        "file", table.PATH, None, "write this exporter as a target for Prometheus's file_sd here, and remove "
+        "it at the end", flag="--sd.file", shown="none", more="The name ends in `.json`.",
+    ),
+    Setting(
+        "address", Kind(lambda value: value.text(), "HOST:PORT"), None, "address in it",
+        flag="--sd.address", shown="that of the first listener, this host's name where it is any",
+    ),
+    Setting(
+        "lease", table.duration(1, 3600), 60.0, "how long the file counts after its last renewal",
+        flag="--sd.lease", more="It is renewed three times in this time.",
+    ),
+)  # fmt: skip
 LOG = (
     Setting("level", table.choice(*logs.LEVELS), "info", "what is logged", flag="--log.level"),
     Setting("log_format", table.choice(*logs.FORMATS), "logfmt", "how it is written", flag="--log.format"),
@@ -103,11 +122,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"({'on' if collector.on_by_default else 'off'} by default)",
         )
     table.add_arguments(collectors, COLLECTOR)
+    table.add_arguments(parser.add_argument_group("labels"), LABELS)
 
 
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of serving: `/probe`, HTTP and logs."""
-    for title, settings in (("probe", PROBE), ("HTTP", WEB), ("logging", LOG)):
+    for title, settings in (("probe", PROBE), ("HTTP", WEB), ("discovery by file", SD), ("logging", LOG)):
         table.add_arguments(parser.add_argument_group(title), settings)
 
 
@@ -123,7 +143,7 @@ def settings(args: argparse.Namespace) -> Settings:
         bare = replace(base.collectors, enabled=frozenset(), added=frozenset())
         base = replace(base, collectors=bare)
     switches = {name: on for name in NAMES if (on := given[f"collector_{name}"]) is not None}
-    flags = (*CLUSTER, *RUNTIME, *COLLECTOR, *PROBE)
+    flags = (*CLUSTER, *RUNTIME, *COLLECTOR, *PROBE, *LABELS)
     return base.with_overrides(
         switches, **{entry.name: given.get(entry.dest) for entry in flags if entry.flag}
     )

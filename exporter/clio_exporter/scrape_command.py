@@ -98,8 +98,8 @@ def exit_status(nodes: Sequence[NodeSnapshot]) -> int:
     return EXIT_OK if up == len(nodes) else EXIT_SOME_DOWN
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace ``path`` by a file with this content; a reader sees the old or the new one, never a part.
+def write_atomically(path: Path, text: str | Iterable[str]) -> None:
+    """Replace ``path`` by a file with this text, or these pieces; a reader sees the old or the new one.
 
     Raises:
         OSError: the directory or the file cannot be written.
@@ -107,7 +107,7 @@ def write_atomically(path: Path, text: str) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
+            stream.writelines([text] if isinstance(text, str) else text)
         # mkstemp makes the file private; node_exporter runs as somebody else.
         Path(name).chmod(0o644)
         Path(name).replace(path)

@@ -17,6 +17,7 @@ from clio_client.config.fields import Field
 from clio_client.config.files import read_text
 from clio_client.config.table import Kind, setting, table_of
 from clio_exporter.collectors import COLLECTORS
+from clio_exporter.constant_labels import constant_labels
 
 NAMES = tuple(collector.name for collector in COLLECTORS)
 _ON = frozenset(collector.name for collector in COLLECTORS if collector.on_by_default)
@@ -94,8 +95,21 @@ class ProbeSettings:
     )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class LabelSettings:
+    """Labels that every series carries, in the order in which they are given."""
+
+    labels: tuple[tuple[str, str], ...] = setting(
+        (), Kind(constant_labels, "NAME=VALUE", action="append"),
+        "label that every series carries, may be repeated", flag="--label", shown="none",
+        more="In the file a mapping. Refused where a series has such a label already, and for names that "
+        "Prometheus gives (`job`, `instance`) or reserves (`__...`).",
+    )  # fmt: skip
+
+
 COLLECTOR = table_of(CollectorSettings, flags="--collector.")
 PROBE = table_of(ProbeSettings, flags="--probe.")
+LABELS = table_of(LabelSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +118,17 @@ class Settings(client.Settings):
 
     collectors: CollectorSettings = CollectorSettings()
     probe: ProbeSettings = ProbeSettings()
+    labels: LabelSettings = LabelSettings()
 
     def with_overrides(self, collectors: Mapping[str, bool] | None = None, **flags: Any) -> Settings:
         """These settings with flags laid over them; `collectors` says which are switched on or off."""
-        own = {entry.name: flags.pop(entry.name, None) for entry in (*COLLECTOR, *PROBE)}
+        own = {entry.name: flags.pop(entry.name, None) for entry in (*COLLECTOR, *PROBE, *LABELS)}
         switched = self.collectors.switched(collectors or {})
         return replace(
             client.Settings.with_overrides(self, **flags),
             collectors=table.updated(switched, COLLECTOR, client.overrides(COLLECTOR, own)),
             probe=table.updated(self.probe, PROBE, client.overrides(PROBE, own)),
+            labels=table.updated(self.labels, LABELS, client.overrides(LABELS, own)),
         )
 
 
@@ -133,4 +149,8 @@ def parse_settings(text: str, path: Path) -> Settings:
                 f"and {name} both name {', '.join(sorted(both))}", "Name a collector in one of the two"
             )
     probe = table.updated(ProbeSettings(), PROBE, table.fields_of(PROBE, sections.get("probe")))
-    return Settings(common.clusters, common.runtime, path, collectors, probe)
+    labels = {name: sections[name] for name in ("labels",) if name in sections}
+    return Settings(
+        common.clusters, common.runtime, path, collectors, probe,
+        table.updated(LabelSettings(), LABELS, labels),
+    )  # fmt: skip

@@ -220,7 +220,7 @@ def test_every_make_target_is_phony_and_documented() -> None:
     assert set(re.findall(r"^  make (\S+) +\S", listed, re.MULTILINE)) == make_targets()
 
 
-@pytest.mark.parametrize("name", [".ci/run", "scripts/bootstrap.sh", "scripts/test.sh"])
+@pytest.mark.parametrize("name", [".ci/run", "scripts/bootstrap.sh", "scripts/release.sh", "scripts/test.sh"])
 def test_scripts_are_executable_and_parse(name: str) -> None:
     assert (ROOT / name).stat().st_mode & 0o111
     shell = text(name).splitlines()[0].removeprefix("#!")
@@ -274,6 +274,23 @@ def test_links_between_documents_resolve() -> None:
             ):
                 broken.append(f"{name}: {link}")
     assert broken == []
+
+
+def test_pictures_are_there_at_every_width() -> None:
+    """Narrow ones for phones are no wider than a phone shows without making letters tiny."""
+    for name in documents():
+        content = text(str(name))
+        pictures = re.findall(r'(?:src|srcset)="([^"]+)"|!\[[^]]*\]\(([^)\s]+)\)', content)
+        missing = [
+            each
+            for pair in pictures
+            for each in pair
+            if each and not (ROOT / name).parent.joinpath(each).exists()
+        ]
+        assert missing == [], name
+        for narrow in re.findall(r'media="\(max-width: 600px\)" srcset="([^"]+)"', content):
+            header = (ROOT / name).parent.joinpath(narrow).read_bytes()[:24]
+            assert int.from_bytes(header[16:20], "big") <= 720, narrow
 
 
 def test_documents_named_anywhere_exist() -> None:

@@ -14,7 +14,10 @@ from typing import Final
 OWN: Final = ("networking.port", "viz.port", "viz.bind", "runtime.ipc_namespace")
 """Paths whose values are each node's own."""
 
-_FILE = re.compile(r"[~/$]|\.{1,2}/|[^:\s]*/")
+FILE: Final = r"[~/$]|\.{1,2}/|[^:\s]*/"
+"""Regular expression of how a value begins that is the path of a file."""
+
+_FILE = re.compile(FILE)
 
 
 def digest(entries: Iterable[tuple[str, str]], own: Sequence[str] = ()) -> str:

@@ -21,8 +21,8 @@ from clio_client.config.hostfile import HostEntry, check_duplicates, check_host,
 from clio_client.config.table import Kind, Table, setting, table_of
 
 MAX_SETTINGS_BYTES = 1024 * 1024
-SECTIONS = ("clusters", "runtime", "collectors", "probe")
-"""Keys of the file, which both services read; the last two are the exporter's own."""
+SECTIONS = ("clusters", "runtime", "collectors", "probe", "labels")
+"""Keys of the file, which both services read; the last three are the exporter's own."""
 
 GENERATIONS = ("A", "B", "C", "Z")
 TRANSPORTS = ("zmq", "binding")

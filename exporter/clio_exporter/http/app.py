@@ -9,9 +9,12 @@ import platform
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
+import yaml
 from flask import Flask, Response, g, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException, NotFound
 
@@ -26,7 +29,7 @@ from clio_exporter.http.negotiate import (
     probe_target,
     scrape_timeout,
 )
-from clio_exporter.http.origins import foreign_request, host_allowed
+from clio_exporter.http.origins import FOREIGN_HOST, foreign_request, host_allowed, own_host
 from clio_exporter.http.runbooks import sections
 from clio_exporter.http.service import Exposition, MetricsService, UnknownTarget
 from clio_exporter.kit import sources
@@ -38,7 +41,8 @@ from clio_web.options import WebOptions
 
 RUNBOOKS = "/docs/runbooks.md"
 FIXED_PATHS = (
-    "/", "/probe", "/sd", "/landing.css", "/favicon.ico", "/-/healthy", "/-/ready", "/-/reload", RUNBOOKS,
+    "/", "/probe", "/sd", "/config", "/landing.css", "/favicon.ico", "/-/healthy", "/-/ready", "/-/reload",
+    RUNBOOKS,
 )  # fmt: skip
 """Paths that `--web.telemetry-path` cannot take."""
 
@@ -58,14 +62,21 @@ class ResponseAborted(ConnectionError):  # noqa: N818 - like ConnectionAborted
     """
 
 
-def create_app(service: MetricsService, options: WebOptions, telemetry: Telemetry | None = None) -> Flask:
+def create_app(
+    service: MetricsService,
+    options: WebOptions,
+    telemetry: Telemetry | None = None,
+    flags: Mapping[str, Any] = MappingProxyType({}),
+) -> Flask:
     """Build the application with all endpoints.
 
-    `telemetry` counts the requests (pass the one that the exporter's own metrics are written from).
+    `telemetry` counts the requests (pass the one that the exporter's own metrics are written from). `flags`
+    are what `/config` shows beside the service's settings.
     Raises WebConfigError when the telemetry path cannot be used.
     """
     telemetry_path = checked_telemetry_path(options.telemetry_path)
     grafana_url = checked_url("--web.grafana-url", options.grafana_url)
+    docs_url = checked_url("--web.docs-url", options.docs_url)
     style = (_HERE / "landing.css").read_bytes()
     counts = telemetry or Telemetry()
     reload_lock = threading.Lock()
@@ -158,6 +169,15 @@ def create_app(service: MetricsService, options: WebOptions, telemetry: Telemetr
         _log.info("configuration reloaded")
         return _text("configuration reloaded\n")
 
+    def config() -> Response:
+        # A page whose name is made to lead here could read it from a browser inside the network.
+        if not own_host(request.headers.get("Host", ""), options.allowed_hosts):
+            return _text(f"{FOREIGN_HOST}\n", 403)
+        document = {**service.config(), "flags": dict(flags)}
+        answer = _text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+        answer.headers["Cache-Control"] = "no-store"
+        return answer
+
     def landing() -> Response:
         clusters = service.summary()
         page = render_template(
@@ -166,7 +186,7 @@ def create_app(service: MetricsService, options: WebOptions, telemetry: Telemetr
             collectors=service.collectors,
             nodes=sum(cluster.nodes for cluster in clusters),
             telemetry_path=telemetry_path,
-            docs_url=options.docs_url,
+            docs_url=docs_url,
             lifecycle=options.enable_lifecycle,
             grafana_url=grafana_url,
             most_rows=MOST_ROWS,
@@ -182,6 +202,7 @@ def create_app(service: MetricsService, options: WebOptions, telemetry: Telemetr
     route(RUNBOOKS, runbooks, "GET")
     route(telemetry_path, metrics, "GET")
     route("/probe", probe, "GET")
+    route("/config", config, "GET")
     route("/sd", service_discovery, "GET")
     route("/-/healthy", healthy, "GET")
     route("/-/ready", ready, "GET")

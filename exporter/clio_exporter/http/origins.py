@@ -7,6 +7,8 @@ import socket
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
+FOREIGN_HOST = "the Host is not a name of this service; see --web.allowed-host"
+
 
 def host_allowed(authority: str, names: Collection[str]) -> bool:
     """Whether the Host header is an address, localhost or one of `names` (lower case, without port).
@@ -26,15 +28,20 @@ def host_allowed(authority: str, names: Collection[str]) -> bool:
     return True
 
 
-def foreign_request(headers: Mapping[str, str], names: Collection[str]) -> str | None:
-    """Why a request that changes something is refused as another site's; None when it is not.
+def own_host(authority: str, names: Collection[str]) -> bool:
+    """Whether the Host header is surely ours: without `names` this host's own count, as the kernel has them.
 
-    Without `names` this host's own count, as the kernel has them: the resolver could be made to say anything.
+    The resolver could be made to say anything.
     """
-    authority = headers.get("Host", "")
     own = socket.gethostname().lower()
-    if not host_allowed(authority, names or {own, own.partition(".")[0]}):
-        return "the Host is not a name of this service; see --web.allowed-host"
+    return host_allowed(authority, names or {own, own.partition(".")[0]})
+
+
+def foreign_request(headers: Mapping[str, str], names: Collection[str]) -> str | None:
+    """Why a request that changes something is refused as another site's; None when it is not."""
+    authority = headers.get("Host", "")
+    if not own_host(authority, names):
+        return FOREIGN_HOST
     origin = headers.get("Origin")
     if origin is not None and origin.lower() not in (
         f"http://{authority}".lower(),

@@ -88,3 +88,7 @@ class MetricsService(Protocol):
     def summary(self) -> list[ClusterSummary]:
         """The clusters for the landing page, from memory, without asking a runtime."""
         ...
+
+    def config(self) -> dict[str, Any]:
+        """The settings in force, with the keys of the settings file; nothing in it is secret."""
+        ...

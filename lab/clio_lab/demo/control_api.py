@@ -21,7 +21,7 @@ from clio_lab.child import ChildProcess
 from clio_lab.demo.cluster import LocalCluster
 from clio_lab.demo.errors import DemoError
 from clio_lab.demo.node import timer_slack
-from clio_lab.demo.ports import is_free
+from clio_lab.demo.ports import is_free, require_free
 from clio_lab.demo.stack import START_TIMEOUT, clean_environment, exporter_settings, no_answer
 from clio_lab.demo.state import State
 from clio_lab.sshd import Sshd, find_command, make_key
@@ -68,7 +68,12 @@ class ControlApiComponent:
         return f"http://127.0.0.1:{self.port}/api/topology"
 
     def start(self, progress: Callable[[str], None]) -> None:
-        """Start both and wait until the API answers."""
+        """Start both and wait until the API answers.
+
+        Raises:
+            DemoError: its port is in use (whoever answers there would be taken for it), or it does not start.
+        """
+        require_free(self.port, "the control API", "--control-api-port", "127.0.0.1")
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         progress(f"starting the control API on 127.0.0.1:{self.port}")
         ssh_port = self._start_sshd(progress)

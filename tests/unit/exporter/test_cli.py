@@ -25,7 +25,13 @@ def settings(*arguments: str) -> Settings:
     return flags.settings(parser.parse_args(arguments))
 
 
-@pytest.mark.parametrize("command", [[], ["scrape"], ["demo"], ["simulate"], ["dashboards"], ["rules"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        *([name] for name in cli.COMMANDS),
+    ],
+)
 def test_help(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "clio_exporter", *command, "--help"],

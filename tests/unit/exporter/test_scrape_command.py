@@ -6,19 +6,17 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from clio_exporter import cli
 from clio_exporter import scrape_command as shell
 from clio_lab.simulator.process import SimulatorProcess
 from tests.paths import ROOT
 from tests.ports import free_port
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.unit.exporter.conftest import Run
 
 
 @pytest.fixture(scope="module")
@@ -42,22 +40,8 @@ def nodes(simulator: tuple[SimulatorProcess, int]) -> Iterator[str]:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Runs the command as in an empty home; returns exit status, standard output and error."""
-    for name in ("CLIO_SERVER_CONF", "CHI_SERVER_CONF", "WRP_RUNTIME_CONF", "CONTAINER_HOSTFILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        try:
-            status = cli.main(arguments)
-        except SystemExit as error:
-            status = error.code if isinstance(error.code, int) else 1
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return run
+def run(run_command: Run) -> Run:
+    return run_command
 
 
 def scrape(run: Run, *arguments: str) -> tuple[int, str, str]:

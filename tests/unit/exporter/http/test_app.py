@@ -4,10 +4,12 @@ import gzip
 import io
 import json
 import logging
+import socket
 import tracemalloc
 from typing import Any
 
 import pytest
+import yaml
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 from werkzeug.test import TestResponse
@@ -256,9 +258,11 @@ def test_a_large_cluster_is_cut_and_says_so(service: Service) -> None:
 
 
 @pytest.mark.parametrize("url", ["grafana:3000", "javascript:alert(1)", 'http://x"onclick=', "http://"])
-def test_what_is_no_address_of_grafana(service: Service, url: str) -> None:
+def test_what_is_no_address_to_link_to(service: Service, url: str) -> None:
     with pytest.raises(WebConfigError, match=r"--web\.grafana-url"):
         create_app(service, WebOptions(grafana_url=url))
+    with pytest.raises(WebConfigError, match=r"--web\.docs-url"):
+        create_app(service, WebOptions(docs_url=url))
 
 
 def test_alerts_link_to_runbooks_here(client: FlaskClient) -> None:
@@ -390,3 +394,37 @@ def test_a_large_exposition_is_never_held_whole(service: Service) -> None:
         answer.close()
     assert 0 < compressed < count * len(line) / 20
     assert peak < 2_000_000
+
+
+# --- /config ------------------------------------------------------------------------------------------
+
+
+def test_config_is_yaml_with_the_flags(service: Service) -> None:
+    app = create_app(service, WebOptions(), flags={"--log.level": "info"})
+    answer = app.test_client().get("/config")
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert yaml.safe_load(answer.data) == {**service.config(), "flags": {"--log.level": "info"}}
+    assert 'href="/config"' in app.test_client().get("/").text
+
+
+@pytest.mark.parametrize(
+    ("host", "names", "status"),
+    [
+        ("127.0.0.1:9777", (), 200),
+        ("[::1]:9777", (), 200),
+        ("localhost", (), 200),
+        (socket.gethostname(), (), 200),
+        ("rebound.example", (), 403),
+        ("exporter.example", ("exporter.example",), 200),
+        ("rebound.example", ("exporter.example",), 421),
+    ],
+)
+def test_config_is_for_who_asks_by_a_name_of_ours(
+    service: Service, host: str, names: tuple[str, ...], status: int
+) -> None:
+    client = create_app(service, WebOptions(allowed_hosts=names)).test_client()
+    answer = client.get("/config", headers={"Host": host})
+    assert answer.status_code == status
+    assert (b"n1" in answer.data) == (status == 200)
