@@ -6,6 +6,7 @@ import os
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from tests import dead_runs, schedule
@@ -13,6 +14,10 @@ from tests.system import MISSING
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
+
+# 200 ms for an example say nothing on a busy machine.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)

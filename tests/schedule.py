@@ -22,13 +22,18 @@ TOGETHER: Final = {
         "cardinality", "control_cluster", "control_demo", "control_operations", "good_guest", "local_cluster",
         "python_client",
     ),
-    "cluster4 2": ("alerting", "control_load", "dashboards", "lifecycle", "prometheus", "truth", "wheel"),
+    "cluster4 2": (
+        "alerting", "control_load", "dashboards", "job", "lifecycle", "prometheus", "truth", "wheel",
+    ),
     # What needs a processor for itself does not compete with its like.
     "thousands": ("large_clusters", "scale"),
 }  # fmt: skip
 """Files of tests/integration that are a group."""
 
-LONGEST: Final = (CONTAINERS, "cluster4 1", "cluster4 2", "tests/integration/test_soak.py", "thousands")
+LONGEST: Final = (
+    "tests/integration/test_alerts_in_earnest.py", CONTAINERS, "cluster4 1", "cluster4 2",
+    "tests/integration/test_soak.py", "thousands",
+)  # fmt: skip
 """Groups that begin first, so that nobody waits for one of them in the end."""
 
 _TOGETHER: Final = {

@@ -19,6 +19,7 @@ import zmq
 
 from clio_lab.simulator.process import SimulatorProcess
 from tests.exporter_process import ExporterProcess, Scrape, eventually, free_port, run_exporter
+from tests.ports import closed_port
 from tests.unit.web.support import write
 
 pytestmark = pytest.mark.integration
@@ -552,3 +553,19 @@ def test_secrets_of_the_runtime_configuration_never_appear(simulated: Simulated,
             write(path, "networking: {port: 9413}\n")
             exporter.scrape_until("it is good again", lambda s: s.value("clio_config_load_success") == 1)
         assert [text for text in (*seen, exporter.log) if SECRET in text] == []
+
+
+def test_flags_reach_what_they_are_about(tmp_path: Path) -> None:
+    """As a process: the exporter's own metrics can be left out, and `/config` tells what is in force."""
+    with closed_port() as port:
+        arguments = ["--nodes", f"127.0.0.1:{port - 3}", "--generation=C", "--runtime.timeout=500ms"]
+        chosen = ["--collector.disable-defaults", "--collector.node", "--web.disable-exporter-metrics"]
+        with ExporterProcess(tmp_path, *arguments, *chosen) as exporter:
+            found = exporter.scrape().names
+            shown = yaml.safe_load(exporter.get("/config").text)
+    assert "clio_node_up" in found
+    assert not [name for name in found if name.startswith(("clio_exporter_", "process_", "python_"))]
+    assert shown["clusters"] == [{"nodes": [f"127.0.0.1:{port - 3}"], "generation": "C"}]
+    assert shown["collectors"]["enabled"] == ["node"]
+    assert shown["runtime"]["timeout"] == 0.5
+    assert shown["flags"]["--web.disable-exporter-metrics"] is True

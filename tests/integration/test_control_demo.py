@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import threading
 import urllib.error
@@ -14,9 +15,11 @@ import pytest
 
 from clio_lab.demo.cluster import LocalCluster
 from clio_lab.demo.control_api import ControlApiComponent
+from clio_lab.demo.errors import DemoError
 from clio_lab.demo.stack import ClusterComponent
 from clio_lab.demo.state import State
 from tests.integration.test_control_cluster import hand_back, listeners
+from tests.ports import free_port
 from tests.system import needs_system
 
 pytestmark = [pytest.mark.integration, needs_system("sshd")]
@@ -25,7 +28,8 @@ pytestmark = [pytest.mark.integration, needs_system("sshd")]
 def test_it_restarts_a_node_and_leaves_nothing_behind(cluster4: LocalCluster, tmp_path: Path) -> None:
     node = cluster4.nodes[1]
     before = node.pid
-    component = ControlApiComponent(cluster4, State(tmp_path / "state.json"), threading.Event())
+    state = State(tmp_path / "state.json")
+    component = ControlApiComponent(cluster4, state, threading.Event(), free_port())
     lines: list[str] = []
     try:
         component.start(lines.append)
@@ -59,3 +63,13 @@ def test_it_restarts_a_node_and_leaves_nothing_behind(cluster4: LocalCluster, tm
     finally:
         component.stop()
         hand_back(cluster4)
+
+
+def test_whoever_has_its_port_is_not_taken_for_it(cluster4: LocalCluster, tmp_path: Path) -> None:
+    """Another demo on the machine, for one."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        component = ControlApiComponent(cluster4, State(tmp_path / "state.json"), threading.Event(), port)
+        with pytest.raises(DemoError, match=rf"port {port}, which the control API needs, is in use"):
+            component.start(lambda line: None)
+        component.stop()

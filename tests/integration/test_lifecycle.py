@@ -187,7 +187,8 @@ def test_a_killed_node_and_its_successor(
     node.wait_ready(120)
     assert node.pid is not None
     started = after.value("clio_node_start_time_seconds", node_id="2")
-    assert started == pytest.approx(psutil.Process(node.pid).create_time(), abs=2)
+    # The runtime notes the time when it begins to serve, which is later on a busy machine.
+    assert psutil.Process(node.pid).create_time() - 1 <= started <= time.time()
     assert started > began - 2 > before.value("clio_node_start_time_seconds", node_id="2")
     whole_again = until(
         exporter, "node 2 has its pools", lambda s: shape(s, 2) == shape(whole, 2), 120, check=check

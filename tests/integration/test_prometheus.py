@@ -165,10 +165,10 @@ def test_promtool_and_the_strict_parser_accept_a_real_runtime(cluster4: LocalClu
 
 
 def test_a_server_follows_nodes_and_exporter(simulated: Simulated, tmp_path: Path) -> None:
-    """`up`, sample count and staleness, with the example of the README."""
+    """`up`, sample count and staleness, with the example of docs/operations.md."""
     arguments = ("--hostfile", str(simulated.hostfile))
     with ExporterProcess(tmp_path, *arguments) as exporter:
-        config = at_address(documented("README.md", "clio-exporter"), exporter.address)
+        config = at_address(documented("docs/operations.md", "clio-exporter"), exporter.address)
         with Prometheus(tmp_path, config) as prometheus:
             prometheus.wait_for(f"sum(clio_node_up) == {NODES}")
             assert prometheus.value('up{job="clio-exporter"}') == 1
@@ -221,6 +221,7 @@ def test_a_hung_node_costs_only_its_own_series(simulated: Simulated, tmp_path: P
         jobs = [{"job_name": "clio", "static_configs": [{"targets": [exporter.address]}]}]
         with Prometheus(tmp_path, {"scrape_configs": jobs}) as prometheus:
             prometheus.wait_for(f"sum(clio_node_up) == {NODES}")
+            prometheus.wait_for_scrapes(2)  # whatever the first one was too early for is there
             others = prometheus.value('count({node_id=~"[013]"})')
             simulated.process.set_fault(2, "silent")
             prometheus.wait_for('clio_node_down_info{node_id="2", reason="hung"}')

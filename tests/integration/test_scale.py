@@ -31,7 +31,7 @@ MAX_RESIDENT = 400 * 2**20
 """Not the budget, which the benchmark measures, but what says that memory is bounded at all."""
 MAX_GROWTH = 32 * 2**20
 HUNG = range(0, NODES // 10)
-NODE_TIMEOUT = "--runtime.timeout=20s"
+NODE_TIMEOUT = "--runtime.timeout=10s"
 """Within the deadline: simulator, exporter and test share two cores, and other work on the machine must
 not make healthy nodes late."""
 

@@ -58,14 +58,15 @@ class Installed:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """Built from a copy of the sources, so that nothing is left in them."""
+    """Built from a copy of the sources, so that nothing is left in them; the wheel from the sdist."""
     directory = tmp_path_factory.mktemp("wheel of clio")
     sources = directory / "sources"
     for part in PARTS:
         shutil.copytree(ROOT / part, sources / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "contrib" / "man", sources / "contrib" / "man")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, sources)
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(directory)]
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(directory)]
     run_quietly([*build, str(sources)])
     (wheel,) = directory.glob("*.whl")
     home = directory / "environment"
@@ -92,9 +93,13 @@ def test_the_wheel_has_every_file_of_the_packages(installed: Installed) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert files - names == set()
-    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {
-        name.partition("/")[0] for name in files
-    }
+    tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
+    assert {top for top in tops if not top.endswith(".data")} == {name.partition("/")[0] for name in files}
+
+
+def test_man_finds_the_manual_pages(installed: Installed) -> None:
+    for page in (ROOT / "contrib" / "man").glob("*.1"):
+        assert (installed.home / "share" / "man" / "man1" / page.name).read_text() == page.read_text()
 
 
 def test_the_commands_tell_their_version(installed: Installed) -> None:
@@ -216,3 +221,11 @@ def test_examples_of_the_documentation(
     script.write_text(text)
     output = installed.run("python", "-W", "error", str(script))
     assert re.fullmatch(OUTPUT[heading], output), output
+
+
+# --- what a release consists of --------------------------------------------------------------------------
+
+
+def test_the_index_would_take_both_distributions(installed: Installed) -> None:
+    (source,) = installed.wheel.parent.glob("*.tar.gz")
+    run_quietly([sys.executable, "-m", "twine", "check", "--strict", str(installed.wheel), str(source)])
