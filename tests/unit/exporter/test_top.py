@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from textual import events
+from textual.css.query import NoMatches
+from textual.pilot import Pilot
 from textual.widgets import Input
 
 from clio_client.search import Search, parse_search
@@ -217,18 +220,28 @@ def drive(frames: Frames, *steps: Callable[[TopApp], object] | str, size: tuple[
     async def session() -> None:
         app = TopApp(frames, 0.05, Search(), "node")
         async with app.run_test(size=size) as pilot:
-            for _ in range(200):
-                if app.frame is not None or app.problem:
-                    break
-                await pilot.pause(0.02)
+            await come_true(pilot, lambda: _is(app.frame is not None or bool(app.problem)))
             for step in steps:
                 if isinstance(step, str):
                     await pilot.press(*step.split(" "))
                 else:
-                    await pilot.pause()
-                    step(app)
+                    await come_true(pilot, lambda look=step: look(app))
 
     asyncio.run(session())
+
+
+async def come_true(pilot: Pilot[None], look: Callable[[], object]) -> None:
+    """Wait until `look` no longer fails: the app answers a key in its own tasks, after `press` returned."""
+    deadline = time.monotonic() + 10
+    while True:
+        await pilot.pause(0.02)
+        try:
+            look()
+        except (AssertionError, LookupError, NoMatches):
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return
 
 
 def shown(app: TopApp) -> list[str]:
@@ -299,10 +312,7 @@ def test_what_comes_together_with_the_slash_is_searched() -> None:
         async with app.run_test() as pilot:
             for key, character in (("slash", "/"), ("4", "4")):
                 app.post_message(events.Key(key, character))
-            for _ in range(100):
-                await pilot.pause(0.02)
-                if app.query_one("#search", Input).value:
-                    break
+            await come_true(pilot, lambda: _is(bool(app.query_one("#search", Input).value)))
             found.append(app.query_one("#search", Input).value)
 
     asyncio.run(session())
@@ -313,6 +323,10 @@ def _is_in(text: str, part: str) -> None:
     assert part in text
 
 
+def _is(condition: bool) -> None:
+    assert condition
+
+
 def test_a_frozen_screen_asks_nothing() -> None:
     frames = Frames(3)
     counts: list[int] = []
@@ -321,10 +335,7 @@ def test_a_frozen_screen_asks_nothing() -> None:
         app = TopApp(frames, 0.02, Search(), "node")
         async with app.run_test() as pilot:
             await pilot.press("f")
-            for _ in range(100):
-                if not app._asking:
-                    break
-                await pilot.pause(0.02)
+            await come_true(pilot, lambda: _is(app.frozen and not app._asking))
             counts.append(frames.asked)
             await pilot.pause(0.3)
             counts.append(frames.asked)
@@ -339,16 +350,9 @@ def test_a_source_that_fails_leaves_the_last_frame() -> None:
     async def session() -> None:
         app = TopApp(frames, 0.02, Search(), "node")
         async with app.run_test() as pilot:
-            for _ in range(200):
-                if app.frame is not None:
-                    break
-                await pilot.pause(0.02)
+            await come_true(pilot, lambda: _is(app.frame is not None))
             frames.problem = "nobody there"
-            for _ in range(200):
-                if app.problem:
-                    break
-                await pilot.pause(0.02)
-            assert app.problem == "nobody there"
+            await come_true(pilot, lambda: _is(app.problem == "nobody there"))
             assert shown(app)[0].split()[0] == "0"
 
     asyncio.run(session())
@@ -359,8 +363,7 @@ def test_q_leaves() -> None:
         app = TopApp(Frames(3), 0.05, Search(), "node")
         async with app.run_test() as pilot:
             await pilot.press("q")
-            await pilot.pause()
-            assert not app.is_running or app._exit
+            await come_true(pilot, lambda: _is(not app.is_running or app._exit))
 
     asyncio.run(session())
 
