@@ -1,20 +1,25 @@
 #!/bin/sh
 # test.sh PYTHON PROCESSES [ARGUMENT ...]: runs the suite by pytest with these arguments, in two parts: first what can share the
-# processors, in several processes; then what measures times (the mark `alone`), one test after the other.
+# processors, in several processes; then what measures times (the mark `alone`), one test after the other. If few tests
+# failed in both together, these are tried once more, alone, and named (tests/again.py).
 # The status is that of the first part that failed; 5, nothing was selected, only if that is so of both.
 set -u
 python=$1 processes=$2
 shift 2
+
+ended_badly() { # STATUS: interrupted, or wrongly used
+    case $1 in
+        0 | 1 | 5) return 1 ;;
+    esac
+}
+
 "$python" -m pytest -n "$processes" -m "not alone" "$@"
 first=$?
-case $first in
-    0 | 1 | 5) ;;
-    *) exit "$first" ;; # interrupted, or wrongly used
-esac
+ended_badly "$first" && exit "$first"
 "$python" -m pytest -m alone "$@"
 second=$?
-case $first in
-    0) [ "$second" -eq 5 ] || exit "$second" ;;
-    5) exit "$second" ;;
-    *) exit "$first" ;;
+ended_badly "$second" && exit "$second"
+case $first$second in
+    *1*) exec "$python" -m tests.again "$@" ;;
+    55) exit 5 ;;
 esac
