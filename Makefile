@@ -9,7 +9,7 @@ DEMO_ARGS ?=
 PYTEST_ARGS ?=
 SOAK_SECONDS ?= 600
 # Processes that share the tests. Most tests wait for real parts, so more than two processors can run at once.
-WORKERS ?= 3
+WORKERS ?= 4
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.clio-exporter-installed

@@ -14,6 +14,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 CONTAINERS: Final = "tests/containers"
+UNIT: Final = "tests/unit"
 _VERSION: Final = re.compile(r"^tests/integration/.*\[(\d+\.\d+\.\d+)\]$")
 
 TOGETHER: Final = {
@@ -31,10 +32,13 @@ TOGETHER: Final = {
 """Files of tests/integration that are a group."""
 
 LONGEST: Final = (
-    "tests/integration/test_alerts_in_earnest.py", CONTAINERS, "cluster4 1", "cluster4 2",
+    "tests/integration/test_alerts_in_earnest.py", CONTAINERS, "cluster4 1", UNIT, "cluster4 2",
     "tests/integration/test_soak.py", "thousands",
 )  # fmt: skip
-"""Groups that begin first, so that nobody waits for one of them in the end."""
+"""Groups that begin first, so that nobody waits for one of them in the end.
+
+Unit tests, a group a file, are among them: they compute while the groups before them mostly wait.
+"""
 
 _TOGETHER: Final = {
     f"tests/integration/test_{name}.py": group for group, names in TOGETHER.items() for name in names
@@ -51,11 +55,10 @@ def group_of(nodeid: str) -> str:
 
 
 def rank(nodeid: str) -> tuple[int, str]:
-    """The place of a test's group in the order: long ones, then what mostly waits, then what computes."""
+    """The place of a test's group in the order: `LONGEST`, then all others."""
     group = group_of(nodeid)
-    if group in LONGEST:
-        return LONGEST.index(group), group
-    return len(LONGEST) + group.startswith("tests/unit/"), group
+    place = UNIT if group.startswith(f"{UNIT}/") else group
+    return LONGEST.index(place) if place in LONGEST else len(LONGEST), group
 
 
 class GroupScheduling(LoadScopeScheduling):
