@@ -8,6 +8,7 @@ from grafana.generator.panels import Column, Query, Section, Tile, bars, graph, 
 from grafana.generator.queries import BDEV_KEYS, CLUSTER, NODE, linkable
 
 _NO_COMPOSE = "No compose section could be read"
+_OWN_NAMES = "a name of its own on each node"
 _DEVICES = 'module!~".*_bdev"'
 
 
@@ -28,7 +29,7 @@ def board() -> Board:
 
 
 def _totals() -> list[Tile]:
-    pools = f"max by (cluster, pool_id, pool_name) (clio_pool_info{{{NODE}}})"
+    pools = f"max by (cluster, pool_id) (clio_pool_info{{{NODE}}})"
     return [
         number(
             "Pools",
@@ -131,22 +132,23 @@ def _modules() -> Tile:
 
 
 def _pools() -> Tile:
-    keys = "cluster, pool_id, pool_name, module"
-    routing = (
-        f"max by (cluster, pool_id, pool_name, module, pool_query, next_pool_id) "
-        f"(clio_composed_pool_info{{{CLUSTER}}})"
-    )
+    keys = "cluster, pool_id, module, pool_query, next_pool_id"
+    named = f"max by (cluster, pool_id, pool_name) (clio_pool_info{{{NODE}}})"
+    names = f"count by (cluster, pool_id) ({named})"
+    several = f'label_replace({names} > bool 1 == 1, "pool_name", "{_OWN_NAMES}", "", "")'
+    name = f"({named} and on (cluster, pool_id) {names} == 1 or {several})"
+    running = f"count by ({keys}) (max by ({keys}, node_id) (clio_pool_info{{{NODE}}}))"
+    composed = f"max by ({keys}, pool_name) (clio_composed_pool_info{{{CLUSTER}}})"
+    idle = f"{composed} unless on (cluster, pool_id) clio_pool_info{{{NODE}}}"
     return rows(
         "All pools",
         "Every pool: its module, on how many of the selected nodes it has a container, and for pools of the "
         "compose section how it routes tasks and which pool comes next (clio_pool_info, "
-        "clio_composed_pool_info). An empty cell under Nodes: configured, and not running.",
+        "clio_composed_pool_info). An empty cell under Nodes: configured, and not running. A file device can "
+        "have a name of its own on each node.",
         [
-            linkable(
-                f"count by ({keys}) (max by (cluster, node_id, pool_id, pool_name, module) "
-                f"(clio_pool_info{{{NODE}}}))"
-            ),
-            linkable(routing),
+            linkable(f"{running} * on (cluster, pool_id) group_left (pool_name) {name}"),
+            linkable(f'label_replace({idle}, "pool_name", "{_OWN_NAMES}", "pool_name", "")'),
         ],
         [
             Column("pool_id", "Pool", width=90),

@@ -608,6 +608,64 @@ def test_composed_pools_come_once_a_cluster(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def own_files(tmp_path: Path, *texts: str) -> tuple[tuple[NodeSnapshot, ...], tuple[ConfigFile, ...]]:
+    """Nodes with a container of pool 301.0 each, and the file of each; no file where its text is empty."""
+    nodes, files = [], []
+    for node_id, text in enumerate(texts):
+        node = replace(snapshot(), member=member(f"n{node_id}", node_id))
+        node.results = {Topic.CONTAINERS: TopicResult(None, 0.1)}
+        node.containers = (Container("301.0", f"file::{node_id}", "clio_bdev", node_id, 0.5),)
+        nodes.append(node)
+        if text:
+            (file,) = config_cluster(tmp_path, text).configs
+            files.append(replace(file, member=node.member))
+    return tuple(nodes), tuple(files)
+
+
+def routing(
+    nodes: tuple[NodeSnapshot, ...], files: tuple[ConfigFile, ...]
+) -> tuple[dict[str, tuple[str, str]], list[dict[str, str]]]:
+    """Name and routing of each node's pool in `clio_pool_info`, and the labels of composed pools."""
+    found = collected(PoolCollector(), ClusterSnapshot("", nodes, files))
+    running = [dict(labels) for name, labels in found if name == "clio_pool_info"]
+    composed = [dict(labels) for name, labels in found if name == "clio_composed_pool_info"]
+    return {one["node_id"]: (one["pool_name"], one["pool_query"]) for one in running}, composed
+
+
+def test_composed_pools_that_each_node_names_itself_are_one_without_a_name(tmp_path: Path) -> None:
+    """One series however many nodes there are; and none of them is left without its routing."""
+    texts = [CONF.replace("ram::tier", f"file::{node_id}") for node_id in range(5)]
+    running, composed = routing(*own_files(tmp_path, *texts))
+    assert running == {str(i): (f"file::{i}", "local") for i in range(5)}
+    assert composed == [
+        {
+            "pool_id": "301.0",
+            "pool_name": "",
+            "module": "clio_bdev",
+            "pool_query": "local",
+            "next_pool_id": "",
+        }
+    ]
+
+
+def test_a_node_s_own_file_says_how_its_pools_are_routed(tmp_path: Path) -> None:
+    """Not the file that was read last; and files that differ in routing are all told."""
+    running, composed = routing(*own_files(tmp_path, CONF, CONF.replace("local", "dynamic")))
+    assert running == {"0": ("file::0", "local"), "1": ("file::1", "dynamic")}
+    assert [(one["pool_name"], one["pool_query"]) for one in composed] == [
+        ("ram::tier", "local"), ("ram::tier", "dynamic"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("silent", ["", "networking: {port: 9413}\n"])
+def test_a_node_whose_file_does_not_say_takes_what_the_others_agree_on(tmp_path: Path, silent: str) -> None:
+    """One file can compose a pool for all nodes."""
+    running, _ = routing(*own_files(tmp_path, CONF, CONF, silent))
+    assert running["2"] == ("file::2", "local")
+    running, _ = routing(*own_files(tmp_path, CONF, CONF.replace("local", "dynamic"), silent))
+    assert running["2"] == ("file::2", "")
+
+
 def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     cluster = ClusterSnapshot("", (), (ConfigFile(None, tmp_path / "gone", None, None),))
     assert collected(ConfigCollector(), cluster) == {
