@@ -17,15 +17,14 @@ MASK = "<secret>"
 _STEMS = (
     "password", "passwd", "passphrase", "passcode", "secret", "credential", "apikey", "accesskey",
     "privatekey", "authkey", "signingkey", "encryptionkey", "sharedkey", "masterkey", "sessionkey",
-    "accountkey", "storagekey", "servicekey", "sshkey", "hmackey", "htpasswd", "keytab", "signature",
+    "accountkey", "storagekey", "servicekey", "sshkey", "hmackey", "keytab", "signature",
 )  # fmt: skip
 # As a word of a name.
 _WORDS = frozenset(
-    {"pass", "pwd", "pw", "auth", "authorization", "authentication", "oauth", "oauth2", "bearer", "jwt",
-    "cookie",
-     "sas", "key", "keys", "psk", "sig", "otp", "pin", "pat", "cred", "creds"}
+    {"pw", "auth", "authorization", "authentication", "oauth", "oauth2", "bearer", "jwt", "cookie", "sas",
+     "key", "keys", "sig", "otp", "pin", "pat", "cred", "creds"}
 )  # fmt: skip
-# As the end of a word of a name (dbpass, authtoken), but for English words.
+# As the end of a word of a name (pass, dbpass, authtoken), but for English words.
 _ENDINGS = ("pass", "token", "tokens", "pwd", "psk")
 _ENGLISH = frozenset({"bypass", "compass", "overpass", "surpass"})
 

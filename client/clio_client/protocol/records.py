@@ -85,16 +85,16 @@ Text = str | None
 """UTF-8 text."""
 
 
-def _checks_of(record: type[Any]) -> tuple[tuple[str, str, _Check], ...]:
+def _checks_of(record: type[Any]) -> tuple[tuple[str, _Check], ...]:
     checks = []
     for field in fields(record):
         check = _CHECKS.get(str(field.type))
         if check is not None:
-            checks.append((field.name, field.metadata.get("key", field.name), check))
+            checks.append((field.name, check))
     return tuple(checks)
 
 
-_TABLES: dict[type[Any], tuple[tuple[str, str, _Check], ...]] = {}
+_TABLES: dict[type[Any], tuple[tuple[str, _Check], ...]] = {}
 
 
 def _read(record: type[_R], raw: Any, **extra: Any) -> _R:
@@ -110,12 +110,12 @@ def _read(record: type[_R], raw: Any, **extra: Any) -> _R:
         table = _TABLES[record] = _checks_of(record)
     values: dict[str, Any] = extra
     try:
-        for name, key, check in table:
-            value = raw.get(key)
+        for name, check in table:
+            value = raw.get(name)
             values[name] = None if value is None else check(value)
     except _WrongTypeError as error:
         raise MalformedAnswerError(
-            f"{record.__name__}.{key}: expected {error}, got {reprlib.repr(value)}"
+            f"{record.__name__}.{name}: expected {error}, got {reprlib.repr(value)}"
         ) from None
     return record(**values)
 

@@ -41,7 +41,8 @@ def test_means(text: str, found: set[int]) -> None:
 @pytest.mark.parametrize(
     "text",
     ["1,,3", ",", "1-", "-1", "5-1", "1-2-3", "1;2", "$(id)", "a b", "'", '"', "1\n2", "é", "٣", "1 2", "/",
-     "x" * (MAX_LENGTH + 1), ",".join("1" * (MAX_PARTS + 1)), "1234567890"],
+     "x" * (MAX_LENGTH + 1), ",".join("1" * (MAX_PARTS + 1)), "1234567890", "é" * MAX_LENGTH,
+     "1-2-3" + " " * 60 + "-4"],
 )  # fmt: skip
 def test_refused_with_what_is_accepted(text: str) -> None:
     with pytest.raises(SearchError, match=r"1-20.*1,3,5.*hostname"):

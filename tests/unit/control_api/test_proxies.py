@@ -109,7 +109,20 @@ def test_scheme_and_host_are_those_of_the_first_proxy() -> None:
         ("[0:0::1]", ("::1", None)),
         *(
             (text, None)
-            for text in ("", "a:65536", "a:x", "[::", "[x]", "::1", "a b", "a/b", "u@a", "a:1:2", "é")
+            for text in (
+                "",
+                "a:65536",
+                "a:x",
+                "[::",
+                "[x]",
+                "[:::]",
+                "::1",
+                "a b",
+                "a/b",
+                "u@a",
+                "a:1:2",
+                "é",
+            )
         ),
     ],
 )

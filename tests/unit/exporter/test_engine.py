@@ -117,6 +117,27 @@ def test_a_scrape_has_the_whole_cluster_and_the_exporter(bench: Bench) -> None:
     assert len(list(parse_openmetrics(openmetrics))) > 50
 
 
+def test_the_duration_of_a_collector_is_that_of_its_slowest_answer(bench: Bench) -> None:
+    """A worker's answer is held back; what others ask comes at once."""
+    gate = hold(bench.nodes["n1"], "worker_stats")
+    engine = bench.engine()
+    held = 0.3
+    with ThreadPoolExecutor(1) as pool:
+        began = time.monotonic()
+        scraping = pool.submit(engine.scrape, None, LONG)
+        eventually(lambda: "worker_stats" in bench.nodes["n1"].asked, "nothing was asked")
+        asked = time.monotonic()
+        while time.monotonic() < asked + held:
+            time.sleep(0.01)
+        gate.set()
+        found = values(scraping.result(LONG))
+        whole = time.monotonic() - began
+    seconds = of_collector(found, "clio_collector_duration_seconds")
+    assert held <= seconds["worker"] <= whole
+    assert 0 <= seconds["config"] < seconds["worker"]  # asks no node
+    assert all(0 <= each <= whole for each in seconds.values())
+
+
 def test_a_node_that_is_down_costs_the_others_nothing(bench: Bench) -> None:
     bench.nodes["n1"].down = RefusedError("refused")
     found = values(bench.engine().scrape(None, LONG))

@@ -288,6 +288,21 @@ def test_a_restart_nothing_tells_of_is_seen_by_the_ring(bench: MakeBench) -> Non
     assert snapshot.peaks.cpu_usage_pct == 5
 
 
+def test_a_restart_nothing_tells_of_is_seen_however_often_one_asks(bench: MakeBench) -> None:
+    """Scrapes that are closer together than what counts as standing still."""
+    node = MemoryNode(samples=[sample(i) for i in range(50)], identity=None)
+    b = bench(node)
+    b.poll()
+    node.samples = [sample(i) for i in range(3)]
+    found = []
+    for _ in range(7):
+        b.ahead += 2
+        newest = b.poll().newest
+        found.append(None if newest is None else newest.event_id)
+    assert found[0] == 49
+    assert found[-1] == 2
+
+
 def test_a_ring_that_stands_still_is_not_fetched_at_every_scrape(bench: MakeBench) -> None:
     node = MemoryNode(samples=[sample(i) for i in range(50)])
     b = bench(node)

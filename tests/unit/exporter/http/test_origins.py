@@ -22,6 +22,10 @@ from clio_exporter.http.origins import foreign_request, host_allowed
         ("xmon.example", False),
         ("", False),
         ("[::1", False),
+        ("[::x]:80", False),
+        ("mon.example:banana", True),  # the port is the server's business
+        ("10.1.2.3:99999", True),
+        ("evil.example:banana", False),
         ("mon.example@evil.example", False),
         ("127.0.0.1.evil.example", False),
     ],
