@@ -126,7 +126,7 @@ def test_from_start_to_open(run: Any, hostfile: Path, tmp_path: Path) -> None:
     )
 
 
-def with_opened(tmp_path: Path, directory: Path, ask: Any) -> None:
+def with_opened(tmp_path: Path, directory: Path, ask: Any, count: int = NODES) -> None:
     """`job open`: nothing but the saved samples is there; ended by Ctrl-C, and its Prometheus with it."""
     log = tmp_path / "open.log"
     with ChildProcess(
@@ -136,7 +136,7 @@ def with_opened(tmp_path: Path, directory: Path, ask: Any) -> None:
         eventually("it is open", lambda: "Ctrl-C" in log.read_text(), 60)
         children = psutil.Process(opened.pid).children()
         port = int(log.read_text().splitlines()[0].rpartition(":")[2])
-        assert len(ask(port)) == NODES
+        assert len(ask(port)) == count
         opened.send_signal(signal.SIGINT)
         assert opened.wait(30) == 0, log.read_text()
         assert [child for child in children if child.is_running()] == []

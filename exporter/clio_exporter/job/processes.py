@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,8 @@ from clio_exporter.job.state import ProcessRecord
 from clio_exporter.service_client import Service
 
 HOST: Final = "127.0.0.1"
+MARK: Final = "CLIO_EXPORTER_JOB_PROCESS"
+"""Environment variable by which a site's epilog tells what to end (contrib/slurm/epilog.sh)."""
 _STEP: Final = 0.05
 _SAME: Final = 2.0
 """A process that started within this of the time written down is that one: clocks are set."""
@@ -46,16 +48,14 @@ class Detached:
         port: on which it is to listen on loopback, with `/-/ready`.
     """
 
-    def __init__(
-        self, name: str, command: Sequence[str], log: Path, port: int, env: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, name: str, command: Sequence[str], log: Path, port: int) -> None:
         self.name = name
         self.log = log
         self.port = port
         with log.open("ab") as output:
             self._popen = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True, env=env,
+                start_new_session=True, env={**os.environ, MARK: name},
             )  # fmt: skip
         self.record = ProcessRecord(self._popen.pid, psutil.Process(self._popen.pid).create_time(), port)
 
