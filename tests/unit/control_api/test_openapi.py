@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
-from schemathesis.checks import not_a_server_error, positive_data_acceptance
 
 from clio_control_api.openapi import document
 from clio_lab.simulator.process import SimulatorProcess
 from tests.ports import closed_port
 from tests.unit.control_api.support import TOKENS, Api, control_api
+
+if sys.version_info < (3, 11):
+    pytest.skip("schemathesis needs Python 3.11", allow_module_level=True)
+
+import schemathesis
+from schemathesis.checks import not_a_server_error, positive_data_acceptance
 
 EXAMPLES = 12
 
