@@ -19,21 +19,19 @@ _VERSION: Final = re.compile(r"^tests/integration/.*\[(\d+\.\d+\.\d+)\]$")
 
 TOGETHER: Final = {
     # What shares four real runtimes, which cost processor time for as long as they run.
-    "cluster4 1": (
-        "cardinality", "control_cluster", "control_demo", "control_operations", "good_guest", "local_cluster",
-        "python_client",
+    "cluster4 1": ("cardinality", "control_demo", "control_operations", "local_cluster", "python_client"),
+    "cluster4 2": ("alerting", "dashboards", "job", "lifecycle", "prometheus", "wheel"),
+    # What measures times (the mark `alone`) comes after all others, one test after the other; only the 500
+    # simulated nodes of alerts_simulated, which mostly wait, are watched beside them.
+    "cluster4 alone": (
+        "control_cluster", "control_load", "good_guest", "truth", "large_clusters", "scale",
     ),
-    "cluster4 2": (
-        "alerting", "control_load", "dashboards", "job", "lifecycle", "prometheus", "truth", "wheel",
-    ),
-    # What needs a processor for itself does not compete with its like.
-    "thousands": ("large_clusters", "scale"),
 }  # fmt: skip
 """Files of tests/integration that are a group."""
 
 LONGEST: Final = (
     "tests/integration/test_alerts_in_earnest.py", CONTAINERS, "cluster4 1", UNIT, "cluster4 2",
-    "tests/integration/test_soak.py", "thousands",
+    "cluster4 alone", "tests/integration/test_alerts_simulated.py", "tests/integration/test_soak.py",
 )  # fmt: skip
 """Groups that begin first, so that nobody waits for one of them in the end.
 

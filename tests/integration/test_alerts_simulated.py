@@ -96,7 +96,7 @@ def watched(directory: Path, nodes: int, interval: int, faster: int = FASTER) ->
         yield Watched(running, directory, nodes, interval, faster)
 
 
-@pytest.mark.alone  # scrapes of 500 nodes within five seconds
+@pytest.mark.alone  # scrapes of 500 nodes within five seconds; what else measures times goes on beside it
 def test_500_nodes_alert_nobody(tmp_path: Path) -> None:
     """The shortest window, two minutes, has three scrapes."""
     phases = Phases()

@@ -35,8 +35,8 @@ def test_files_that_share_runtimes_are_a_group() -> None:
 def test_files_that_use_the_four_runtimes_are_in_a_group_that_shares_them() -> None:
     files = (ROOT / "tests/integration").glob("test_*.py")
     users = [file for file in files if re.search(r"\bcluster4: ", file.read_text())]
-    together = [name for group, names in TOGETHER.items() if group.startswith("cluster4") for name in names]
-    assert sorted(file.stem.removeprefix("test_") for file in users) == sorted(together)
+    together = {name for group, names in TOGETHER.items() if group.startswith("cluster4") for name in names}
+    assert {file.stem.removeprefix("test_") for file in users} <= together
 
 
 def test_what_takes_long_begins_first_and_what_computes_goes_on_beside_it() -> None:
@@ -47,3 +47,9 @@ def test_what_takes_long_begins_first_and_what_computes_goes_on_beside_it() -> N
 
 def test_the_groups_that_begin_first_are_there() -> None:
     assert [group for group in LONGEST if group not in TOGETHER and not (ROOT / group).exists()] == []
+
+
+def test_what_measures_times_is_run_one_by_one_but_for_one_file() -> None:
+    files = (ROOT / "tests/integration").glob("test_*.py")
+    alone = {file.stem.removeprefix("test_") for file in files if "mark.alone" in file.read_text()}
+    assert alone == {*TOGETHER["cluster4 alone"], "alerts_simulated"}
