@@ -6,9 +6,10 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from functools import partial
+from itertools import chain
 from typing import Any, Final
 
 from flask import Flask, Response, g, redirect, request
@@ -25,6 +26,7 @@ from clio_control_api.admission import identify
 from clio_control_api.alertmanager.webhook import AlertmanagerApi
 from clio_control_api.api import Reads
 from clio_control_api.errors import ApiError, BadRequest, NotFound, Unauthorized, Unavailable
+from clio_control_api.json_stream import json_answer, pieces
 from clio_control_api.openapi import document
 from clio_control_api.operations.api import OperationApi
 from clio_control_api.operations.pages import OperationPages
@@ -158,8 +160,8 @@ class _Api:
 
     # --- for a Grafana variable -------------------------------------------------------------------
 
-    def prom_series(self) -> dict[str, Any]:
-        return _prom(self._series(self._matches()))
+    def prom_series(self) -> Response:
+        return _prom_rows("[", self._series(self._matches()), "]")
 
     def prom_values(self, name: str) -> dict[str, Any]:
         texts = _selectors(request.args.getlist("match[]")) or [promapi.METRIC]
@@ -171,13 +173,13 @@ class _Api:
     def prom_labels(self) -> dict[str, Any]:
         return _prom(list(promapi.LABELS))
 
-    def prom_query(self) -> dict[str, Any]:
+    def prom_query(self) -> dict[str, Any] | Response:
         query = request.values.get("query", "")
         now = _time(request.values.get("time"))
         if query.replace(" ", "") == "1+1":  # how Grafana tests a data source
             return _prom({"resultType": "scalar", "result": [now, "2"]})
-        result = [{"metric": labels, "value": [now, "1"]} for labels in self._series([query])]
-        return _prom({"resultType": "vector", "result": result})
+        rows = ({"metric": labels, "value": [now, "1"]} for labels in self._series([query]))
+        return _prom_rows('{"resultType":"vector","result":[', rows, "]}")
 
     def prom_buildinfo(self) -> dict[str, Any]:
         # Grafana asks which label endpoints there are; those that take match[] came with 2.24.
@@ -189,11 +191,12 @@ class _Api:
             raise PromError("no match[] parameter provided")
         return _selectors(texts)
 
-    def _series(self, texts: Sequence[str]) -> list[dict[str, str]]:
+    def _series(self, texts: Sequence[str]) -> Iterable[dict[str, str]]:
+        """The series, one at a time; that they are not too many has been seen when this returns."""
         selectors = [promapi.parse_selector(text) for text in texts]
         # Nodes are read once for all selectors: a hung one costs each reading its patience.
         clusters = {cluster: self._reads.nodes(cluster) for cluster in self._clusters.names}
-        return promapi.all_series(selectors, clusters)
+        return chain.from_iterable(promapi.select(selectors, clusters))
 
     def openapi(self) -> dict[str, Any]:
         return document()
@@ -264,6 +267,10 @@ def _natural(text: str) -> tuple[int, int, str]:
 
 def _prom(data: Any) -> dict[str, Any]:
     return {"status": "success", "data": data}
+
+
+def _prom_rows(before: str, rows: Iterable[Any], after: str) -> Response:
+    return json_answer(pieces('{"status":"success","data":' + before, rows, after + "}\n"))
 
 
 def _audit_refusal(services: Services, status: int, text: str) -> None:

@@ -8,7 +8,7 @@ but the search itself: `clio_node_search{search="1-20"}` has one series for ever
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -133,55 +133,81 @@ def parse_selector(text: str) -> Selector:
     return Selector(metric, search, tuple(others))
 
 
-def all_series(
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The nodes of a cluster that a search means and a selector lets pass: series, made one at a time."""
+
+    cluster: str
+    search: str
+    regex: str
+    nodes: Sequence[TopologyNode]
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        for node in self.nodes:
+            yield self.labels(node)
+
+    def labels(self, node: TopologyNode) -> dict[str, str]:
+        """The label set of one node; `hostname` is that of the metrics."""
+        return {
+            "__name__": METRIC,
+            "cluster": self.cluster,
+            "hostname": node.hostname,
+            "ip_address": str(node.document["ip_address"]),
+            "node_id": str(node.document["node_id"]),
+            "node_id_regex": self.regex,
+            "search": self.search,
+        }
+
+
+def select(
     selectors: Sequence[Selector], clusters: Mapping[str, Sequence[TopologyNode]]
-) -> list[dict[str, str]]:
-    """What several selectors select among the nodes of all clusters, each once, as in Prometheus.
+) -> tuple[Selection, ...]:
+    """What several selectors select among the nodes of all clusters, each series once, as in Prometheus.
+
+    Whether it can be answered is known when this returns; the series themselves are not made yet.
 
     Raises:
         PromError: it is too much to answer with.
     """
-    found: dict[tuple[str, ...], dict[str, str]] = {}
-    size = 0
+    by_search: dict[str, list[Selector]] = {}
     for selector in selectors:
+        if selector.metric in ("", METRIC):
+            by_search.setdefault(selector.search, []).append(selector)
+    found = []
+    size = 0
+    for search, alternatives in by_search.items():
         for cluster, nodes in clusters.items():
-            for labels in series_of(selector, cluster, nodes):
-                key = tuple(labels.values())
-                if key not in found:
-                    found[key] = labels
-                    size += sum(map(len, key))
+            selection = _selection(search, alternatives, cluster, nodes)
+            for labels in selection:
+                size += sum(map(len, labels.values()))
                 if size > _MAX_ANSWER:
                     raise PromError(f"more than {_MAX_ANSWER} characters to answer with; narrow the search")
-    return list(found.values())
+            found.append(selection)
+    return tuple(found)
 
 
-def series_of(selector: Selector, cluster: str, nodes: Sequence[TopologyNode]) -> list[dict[str, str]]:
-    """The label sets a selector selects among a cluster's nodes; `hostname` is that of the metrics.
-
-    Raises:
-        PromError: they are too much to answer with; each has the expression for all.
-    """
-    if selector.metric not in ("", METRIC):
-        return []
-    search = parse_search(selector.search)
-    found = [node for node in nodes if node.is_meant(search)]
+def _selection(
+    text: str, alternatives: Sequence[Selector], cluster: str, nodes: Sequence[TopologyNode]
+) -> Selection:
+    """The nodes that a search means, and that one of several selectors with this search lets pass."""
+    search = parse_search(text)
+    meant = [node for node in nodes if node.is_meant(search)]
     everything = search.ranges == () and not search.keyword
-    regex = ".*" if everything else ids_regex([int(node.document["node_id"]) for node in found])
-    if len(found) * len(regex) > _MAX_ANSWER:
-        raise PromError(f"{len(found)} nodes of scattered ids are too many to answer with; narrow the search")
-    series = [
-        {
-            "__name__": METRIC,
-            "cluster": cluster,
-            "hostname": node.hostname,
-            "ip_address": str(node.document["ip_address"]),
-            "node_id": str(node.document["node_id"]),
-            "node_id_regex": regex,
-            "search": selector.search,
-        }
-        for node in found
-    ]
-    return [labels for labels in series if all(m.matches(labels.get(m.label, "")) for m in selector.matchers)]
+    regex = ".*" if everything else ids_regex([int(node.document["node_id"]) for node in meant])
+    whole = Selection(cluster, text, regex, meant)
+    if any(not selector.matchers for selector in alternatives):
+        return whole
+    return Selection(
+        cluster, text, regex,
+        [node for node in meant if _passes(whole.labels(node), alternatives)],
+    )  # fmt: skip
+
+
+def _passes(labels: Mapping[str, str], alternatives: Sequence[Selector]) -> bool:
+    return any(
+        all(matcher.matches(labels.get(matcher.label, "")) for matcher in selector.matchers)
+        for selector in alternatives
+    )
 
 
 def ids_regex(ids: Sequence[int]) -> str:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import socket
+import tracemalloc
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clio_control_api.api import Reads, TopologyNode
-from clio_control_api.promapi import Matcher, PromError, all_series, ids_regex, parse_selector, series_of
+from clio_control_api.json_stream import PIECE, pieces
+from clio_control_api.promapi import Matcher, PromError, ids_regex, parse_selector, select
 from clio_lab.simulator.process import SimulatorProcess
 from tests.unit.control_api.support import NODES, Api, control_api
 
@@ -24,8 +30,12 @@ ALL = [
 """Nodes by names in the exporter's hostfile, and by addresses in the runtimes' own."""
 
 
+def series(texts: Sequence[str], clusters: Mapping[str, Sequence[TopologyNode]]) -> list[dict[str, str]]:
+    return list(chain.from_iterable(select([parse_selector(text) for text in texts], clusters)))
+
+
 def ids(text: str) -> list[str]:
-    return [labels["node_id"] for labels in series_of(parse_selector(text), "c", ALL)]
+    return [labels["node_id"] for labels in series([text], {"c": ALL})]
 
 
 @pytest.mark.parametrize(
@@ -71,8 +81,7 @@ def test_no_regular_expression_from_a_request_is_run() -> None:
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
-        selector = parse_selector(text)
-        series_of(selector, "c", ALL)
+        series([text], {"c": ALL})
     except PromError:
         return
 
@@ -117,14 +126,75 @@ LARGE = [
 
 def test_what_a_large_cluster_answers_with_is_bounded() -> None:
     """1,024 nodes and sixteen searches that each mean hundreds with scattered ids."""
-    selectors = [parse_selector(f"clio_node_search{{search='.{n}'}}") for n in range(16)]
-    one = json.dumps(all_series(selectors[1:2], {"c": LARGE}))
+    texts = [f"clio_node_search{{search='.{n}'}}" for n in range(16)]
+    one = json.dumps(series(texts[1:2], {"c": LARGE}))
     assert 100_000 < len(one) < 1_000_000
-    assert len(json.dumps(all_series(selectors, {"c": LARGE}))) < 5_000_000
+    assert len(json.dumps(series(texts, {"c": LARGE}))) < 5_000_000
     many = {f"c{number}": LARGE for number in range(40)}
     with pytest.raises(PromError, match="narrow the search"):
-        all_series(selectors, many)
-    assert len(all_series([parse_selector("clio_node_search")], many)) == 40 * 1024
+        select([parse_selector(text) for text in texts], many)
+    assert len(series(["clio_node_search"], many)) == 40 * 1024
+
+
+def test_selectors_that_overlap_give_each_series_once() -> None:
+    found = series(
+        [f"clio_node_search{{{matcher}}}" for matcher in ("node_id=~'1|2'", "node_id=~'2|3'", "search='2'")],
+        {"c": ALL},
+    )
+    assert [(labels["node_id"], labels["search"]) for labels in found] == [
+        ("1", ""), ("2", ""), ("3", ""), ("2", "2"),
+    ]  # fmt: skip
+
+
+BIG: Final = "clio_node_search{search='.1'}"
+"""Some 600 of the 1,024 nodes, whose ids are scattered: half a megabyte."""
+
+
+def test_a_large_answer_is_made_as_it_is_sent() -> None:
+    """What is held of it at a time does not grow with it."""
+    selections = select([parse_selector(BIG)], {f"c{number}": LARGE for number in range(6)})
+    rows = chain.from_iterable(selections)
+    most = largest = size = 0
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for piece in pieces("[", rows, "]"):
+            largest, size = max(largest, len(piece)), size + len(piece)
+        most = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert size > 50 * PIECE
+    assert largest < 2 * PIECE
+    assert most < 8 * PIECE
+
+
+@pytest.fixture
+def large(api: Api, monkeypatch: pytest.MonkeyPatch) -> Api:
+    """A control API of 1,024 nodes, as far as a search sees."""
+    monkeypatch.setattr(Reads, "nodes", lambda _self, _cluster: LARGE)
+    return api
+
+
+@pytest.mark.parametrize(("path", "parameter"), [("series", "match[]"), ("query", "query")])
+def test_a_large_answer_is_streamed_and_whole(large: Api, path: str, parameter: str) -> None:
+    expected = series([BIG], {"": LARGE})
+    large.built.server.start()
+    host, port = large.built.server.addresses[0]
+    connection = http.client.HTTPConnection(host, port, timeout=60)
+    try:
+        for search, streamed in ((BIG, True), ("clio_node_search{search='3'}", False), (BIG, True)):
+            connection.request("GET", f"/api/v1/{path}?{urlencode({parameter: search})}")
+            answer = connection.getresponse()
+            assert answer.status == 200
+            assert answer.headers["Content-Type"] == "application/json"
+            assert (answer.headers["Transfer-Encoding"] == "chunked") is streamed
+            assert (answer.headers["Content-Length"] is None) is streamed
+            data = json.loads(answer.read())["data"]
+            found = data if path == "series" else [row["metric"] for row in data["result"]]
+            assert found == expected if streamed else len(found) == 1
+    finally:
+        connection.close()
+        large.built.server.stop()
 
 
 def test_nodes_are_asked_once_for_all_selectors(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
