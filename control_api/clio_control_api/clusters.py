@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from clio_client.config.runtime_files import ConfigFile
 from clio_client.config.settings import Settings as ExporterSettings
 from clio_client.errors import HungError
 from clio_client.membership import Member, MembershipError
+from clio_client.single_flight import SingleFlight
 from clio_client.transport.interface import Transport
 from clio_control_api.errors import BadRequest, NotFound, Unavailable
 from clio_control_api.queries import NodeQueries
@@ -37,6 +39,7 @@ class Clusters:
     ) -> None:
         """Raises `ConfigError` when a cluster's source of members cannot be used."""
         self._queries = queries
+        self._refreshes: SingleFlight[concurrent.futures.Future[None]] = SingleFlight()
         self._clusters: Mapping[str, ConfiguredCluster] = {
             cluster.name: cluster for cluster in configured_clusters(settings, env, home)
         }
@@ -68,10 +71,13 @@ class Clusters:
             deadline = asyncio.get_running_loop().time() + _READ_S
             await refresh_members(tuple(self._clusters.values()), transport, deadline)
 
+        # One for all who read meanwhile, none of whom may cancel it.
+        refresh, shared = self._refreshes.join(None, lambda: self._queries.client.submit(work))
         # A host short of processor time does not fail a read for it.
-        with contextlib.suppress(HungError):
-            self._queries.client.call(work, _READ_S + _GRACE_S)
-            self._drop_others()
+        with contextlib.suppress(concurrent.futures.TimeoutError, HungError):
+            refresh.result(_READ_S + _GRACE_S)
+            if not shared:
+                self._drop_others()
         return self._clusters[cluster].membership.members()
 
     def member(self, cluster: str, node_id: str) -> Member:

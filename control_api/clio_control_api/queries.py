@@ -1,14 +1,18 @@
 """Asking nodes on behalf of many readers at once: shared, bounded, remembered for a moment.
 
-However many readers ask, a node gets one copy of a query at a time. A reader waits for a healthy node
-as long as the read may take; for a node whose last answer was a failure only `patience` seconds, while
-the question stays out and its outcome serves the readers that come later. So one hung node costs each
-reader a fraction of a second, and a node that comes back is seen by the next reader but one.
+However many readers ask, a node gets one copy of a question at a time, and what came of it is the answer for
+whoever asks within `max_age` seconds: such a reader does not even wait for the event loop. A healthy node has
+as long as a read may take. To a node whose last answer was a failure a question stays out as long, but is
+waited for only `patience` seconds, and that from when it went out, not by each reader: who comes later is
+told at once that the node is still in trouble. So a hung node holds hardly a thread of the web server,
+however many read, and a node that comes back is seen by the next reader but one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,7 +21,6 @@ from clio_client import questions
 from clio_client.client import RuntimeClient
 from clio_client.errors import HungError, MalformedAnswerError, RuntimeClientError
 from clio_client.questions import NodeStatus
-from clio_client.single_flight import SingleFlight
 from clio_client.transport.interface import NodeAddress, NodeSession, Transport
 
 READ_TIMEOUT_S: Final = 1.2
@@ -27,6 +30,9 @@ PATIENCE_S: Final = 0.3
 MAX_AGE_S: Final = 0.5
 
 Ask = tuple[NodeAddress, str]
+
+_NEWEST: Final = "the newest of system_stats"
+"""In the place of a query: the newest entry of a node's ring, found with a cursor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,14 @@ class NodeAnswer:
     def ok(self) -> bool:
         """Whether the node answered."""
         return self.error is None
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A question that is out: when it went out, and what its readers are told."""
+
+    begun: float
+    told: asyncio.Future[NodeAnswer]
 
 
 class NodeQueries:
@@ -58,8 +72,8 @@ class NodeQueries:
         self._timeout = timeout
         self._patience = patience
         self._max_age = max_age
-        # Everything below is touched on the client's event loop only.
-        self._flights: SingleFlight[asyncio.Task[NodeAnswer]] = SingleFlight()
+        # Everything below is changed on the client's event loop only.
+        self._out: dict[NodeAddress, dict[str, _Question]] = {}
         self._recent: dict[Ask, tuple[float, NodeAnswer]] = {}
         self._troubled: dict[NodeAddress, RuntimeClientError] = {}
         self._cursors: dict[NodeAddress, int] = {}
@@ -72,42 +86,20 @@ class NodeQueries:
 
     def ask(self, asks: Sequence[Ask], timeout: float | None = None) -> list[NodeAnswer]:
         """The answers, in order, after at most ``timeout`` seconds (`READ_TIMEOUT_S` by default)."""
-        budget = self._timeout if timeout is None else min(timeout, self._timeout)
+        known = [self._remembered(ask) for ask in asks]
+        answers = [answer for answer in known if answer is not None]
+        if len(answers) == len(asks):
+            return answers
+        budget = max(0.0, self._timeout if timeout is None else min(timeout, self._timeout))
 
         async def work(transport: Transport) -> list[NodeAnswer]:
-            return await self._ask(transport, asks, max(0.0, budget))
+            return await self._ask(transport, asks, budget)
 
-        return self._call(work, budget)
+        return self._client.call(work, budget + 0.4)
 
     def newest_samples(self, nodes: Sequence[NodeAddress]) -> list[NodeAnswer]:
-        """The newest entry of each node's 1 Hz ring (a map; None while the ring is empty).
-
-        Only what is newer than the last one seen is asked for. A ring that answers nothing has been
-        started anew (wire protocol, section 4), and is then asked from its beginning.
-        """
-
-        async def one(transport: Transport, node: NodeAddress, end: float) -> NodeAnswer:
-            loop = asyncio.get_running_loop()
-            cursor = self._cursors.get(node, 0)
-            answer = (await self._ask(transport, [(node, f"system_stats:{cursor}")], end - loop.time()))[0]
-            if answer.ok and answer.document == [] and cursor:
-                self._cursors.pop(node, None)
-                answer = (await self._ask(transport, [(node, "system_stats:0")], end - loop.time()))[0]
-            if not answer.ok:
-                return answer
-            try:
-                sample = _newest(answer.document)
-            except MalformedAnswerError as error:
-                return NodeAnswer(error=error)
-            if sample is not None:
-                self._cursors[node] = sample["event_id"]
-            return NodeAnswer(sample)
-
-        async def work(transport: Transport) -> list[NodeAnswer]:
-            end = asyncio.get_running_loop().time() + self._timeout
-            return list(await asyncio.gather(*(one(transport, node, end) for node in nodes)))
-
-        return self._call(work, self._timeout)
+        """The newest entry of each node's 1 Hz ring (a map; None while the ring is empty)."""
+        return self.ask([(node, _NEWEST) for node in nodes])
 
     def status(self, node: NodeAddress, timeout: float) -> NodeStatus:
         """Which runtime answers at a node now: a question is asked, so a dead one is noticed.
@@ -152,58 +144,115 @@ class NodeQueries:
         """Close the client."""
         self._client.close()
 
-    def _call(self, work: Any, budget: float) -> list[NodeAnswer]:
-        result: list[NodeAnswer] = self._client.call(work, budget + 0.4)
-        return result
+    def _remembered(self, ask: Ask) -> NodeAnswer | None:
+        """What is the answer without asking; from any thread."""
+        until, answer = self._recent.get(ask, (-math.inf, None))
+        return answer if until > time.monotonic() else None
 
     async def _ask(self, transport: Transport, asks: Sequence[Ask], budget: float) -> list[NodeAnswer]:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
         found: dict[Ask, NodeAnswer] = {}
-        flights: dict[Ask, asyncio.Task[NodeAnswer]] = {}
+        told: dict[Ask, asyncio.Future[NodeAnswer]] = {}
         for ask in asks:
-            recent = self._recent.get(ask)
-            if recent is not None and recent[0] > started:
-                found[ask] = recent[1]
+            known = self._remembered(ask)
+            if known is None:
+                told[ask] = self._question(transport, ask)
             else:
-                flights[ask] = self._flight(transport, ask)
-        healthy = [task for ask, task in flights.items() if ask[0] not in self._troubled]
-        troubled = [task for ask, task in flights.items() if ask[0] in self._troubled]
-        if healthy:
-            await asyncio.wait(healthy, timeout=max(0.0, budget))
-        if troubled:
-            left = min(self._patience, budget) - (loop.time() - started)
-            await asyncio.wait(troubled, timeout=max(0.0, left))
-        for ask, task in flights.items():
-            if task.done() and not task.cancelled():
-                found[ask] = task.result()
+                found[ask] = known
+        if told:
+            await asyncio.wait(told.values(), timeout=budget)
+        for ask, future in told.items():
+            if future.done() and not future.cancelled():
+                found[ask] = future.result()
             else:
                 error = self._troubled.get(ask[0]) or HungError(f"{ask[0]} did not answer in time")
                 found[ask] = NodeAnswer(error=error)
         return [found[ask] for ask in asks]
 
-    def _flight(self, transport: Transport, ask: Ask) -> asyncio.Task[NodeAnswer]:
-        def start() -> asyncio.Task[NodeAnswer]:
-            return asyncio.get_running_loop().create_task(self._fly(transport, ask), name=f"ask {ask[0]}")
-
-        return self._flights.join(ask, start)[0]
-
-    async def _fly(self, transport: Transport, ask: Ask) -> NodeAnswer:
-        loop = asyncio.get_running_loop()
+    def _question(self, transport: Transport, ask: Ask) -> asyncio.Future[NodeAnswer]:
+        """What the readers of a question will be told; it goes out unless it is out."""
         node, query = ask
-        answer = await _monitor(transport, node, query, loop.time() + self._timeout)
+        out = self._out.setdefault(node, {})
+        if query not in out:
+            loop = asyncio.get_running_loop()
+            out[query] = question = _Question(time.monotonic(), loop.create_future())
+            task = loop.create_task(self._answer(transport, ask), name=f"ask {node}")
+            task.add_done_callback(lambda ended: self._ended(ask, ended))
+            if node in self._troubled:
+                self._lose_patience(ask, question)
+        return out[query].told
+
+    def _lose_patience(self, ask: Ask, question: _Question) -> None:
+        """Tell readers of the trouble that is known of a node once they have waited for it long enough."""
+
+        def tell() -> None:
+            trouble = self._troubled.get(ask[0])
+            if trouble is not None and not question.told.done():
+                # For all who ask, until the question has ended.
+                self._recent[ask] = math.inf, NodeAnswer(error=trouble)
+                question.told.set_result(self._recent[ask][1])
+
+        wait = question.begun + self._patience - time.monotonic()
+        asyncio.get_running_loop().call_later(max(0.0, wait), tell)
+
+    async def _answer(self, transport: Transport, ask: Ask) -> NodeAnswer:
+        node, query = ask
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        if query == _NEWEST:
+            return await self._newest_sample(transport, node, deadline)
+        return await _monitor(transport, node, query, deadline)
+
+    async def _newest_sample(self, transport: Transport, node: NodeAddress, deadline: float) -> NodeAnswer:
+        """Only what is newer than the last one seen is asked for.
+
+        A ring that answers nothing has been started anew (wire protocol, section 4), and is then asked from
+        its beginning.
+        """
+        cursor = self._cursors.get(node, 0)
+        answer = await _monitor(transport, node, f"system_stats:{cursor}", deadline)
+        if answer.ok and answer.document == [] and cursor:
+            self._cursors.pop(node, None)
+            answer = await _monitor(transport, node, "system_stats:0", deadline)
+        if not answer.ok:
+            return answer
+        try:
+            sample = _newest(answer.document)
+        except MalformedAnswerError as error:
+            return NodeAnswer(error=error)
+        if sample is not None:
+            self._cursors[node] = sample["event_id"]
+        return NodeAnswer(sample)
+
+    def _ended(self, ask: Ask, task: asyncio.Task[NodeAnswer]) -> None:
+        """Remember what came of a question, and tell who waits for it."""
+        node, query = ask
+        told = self._out[node].pop(query).told
+        others = self._out[node] or self._out.pop(node)
+        self._recent.pop(ask, None)
+        if task.cancelled():
+            told.cancel()
+            return
+        failure = task.exception()
+        if failure is not None:
+            if not told.done():
+                told.set_exception(failure)
+                told.exception()  # where nobody waits any more
+            return
+        answer = task.result()
         if answer.ok:
             self._troubled.pop(node, None)
         elif answer.error is not None and answer.error.reason not in ("query_failed", "malformed"):
+            if node not in self._troubled:
+                for other, question in others.items():
+                    self._lose_patience((node, other), question)
             self._troubled[node] = answer.error
-        if self._max_age > 0:
-            self._recent[ask] = (loop.time() + self._max_age, answer)
-            loop.call_later(self._max_age, self._expire, ask)
-        return answer
+        self._recent[ask] = time.monotonic() + self._max_age, answer
+        asyncio.get_running_loop().call_later(self._max_age, self._expire, ask)
+        if not told.done():
+            told.set_result(answer)
 
     def _expire(self, ask: Ask) -> None:
         recent = self._recent.get(ask)
-        if recent is not None and recent[0] <= asyncio.get_running_loop().time() + 0.001:
+        if recent is not None and recent[0] <= time.monotonic() + 0.001:
             del self._recent[ask]
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import threading
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clio_client.config.runtime_files import RuntimeConfigFiles
+from clio_client.membership import Member
+from clio_control_api import clusters as clusters_module
+from clio_control_api.queries import NodeQueries
 from clio_lab.simulator.process import SimulatorProcess
 from tests.exporter_process import eventually
 from tests.unit.control_api.support import NODES, Api, control_api
@@ -193,6 +199,63 @@ def test_many_readers_cost_a_node_one_question(api: Api, simulator: SimulatorPro
         thread.join(10)
     assert statuses == [200] * 20
     assert simulator.describe(1)["requests"] <= 2
+
+
+def test_readers_do_not_wait_one_by_one_for_a_node_that_hangs(
+    api: Api, simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a question to it is out, and has been waited for once, who asks is told at once."""
+    services = api.built.services
+    client = services.queries.client
+    ask = (services.clusters.members("")[2].address, "worker_stats")
+    queries = NodeQueries(client, timeout=60.0, patience=0.05, max_age=0.05)
+    simulator.set_fault(2, "refused")
+    eventually("it is known to be in trouble", lambda: not queries.ask([ask])[0].ok)
+    simulator.set_fault(2, "hang")
+    eventually(
+        "it was waited for once",
+        lambda: queries.ask([ask]) and math.inf in [until for until, _ in queries._recent.values()],
+    )
+    simulator.reset_stats()
+    submitted = []
+    submit = client.submit
+    monkeypatch.setattr(client, "submit", lambda work: submitted.append(work) or submit(work))
+    answers = [queries.ask([ask])[0] for _ in range(200)]
+    assert not any(answer.ok for answer in answers)
+    # None, but for a host so slow that the question ends meanwhile.
+    assert len(submitted) < 20
+    assert simulator.describe(2)["requests"] < 20
+
+
+def test_readers_share_the_look_at_who_is_a_member(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    clusters = api.built.services.clusters
+    before = clusters.members("")
+    looks, entered, gate = [], threading.Semaphore(0), threading.Event()
+
+    async def look(*_: object) -> None:
+        looks.append(1)
+        await asyncio.to_thread(gate.wait, 30)
+
+    join = clusters._refreshes.join
+
+    def joined(*arguments: Any) -> Any:
+        found = join(*arguments)
+        entered.release()
+        return found
+
+    monkeypatch.setattr(clusters_module, "refresh_members", look)
+    monkeypatch.setattr(clusters._refreshes, "join", joined)
+    found: list[tuple[Member, ...]] = []
+    threads = [threading.Thread(target=lambda: found.append(clusters.members(""))) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert entered.acquire(timeout=30)
+    gate.set()
+    for thread in threads:
+        thread.join(30)
+    assert found == [before] * 20
+    assert looks == [1]
 
 
 def test_node_ids(api: Api) -> None:
