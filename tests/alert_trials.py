@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 import time
 import urllib.request
 from collections import Counter
@@ -191,13 +192,20 @@ class Watch:
     prometheus: Prometheus
 
     def _begin(
-        self, running: ExitStack, directory: Path, flags: Sequence[str], waits: dict[str, str]
+        self,
+        running: ExitStack,
+        directory: Path,
+        flags: Sequence[str],
+        waits: dict[str, str],
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        """Start both; with `tls` the exporter's flags name a web configuration that this context trusts."""
         self._running = running
         self.directory = directory
         self._flags = tuple(flags)
         self._waits = waits
-        self.exporter = running.enter_context(ExporterProcess(directory, *self._flags))
+        self._tls = tls
+        self.exporter = running.enter_context(ExporterProcess(directory, *self._flags, tls=tls))
         self.prometheus = self._prometheus()
 
     def restart_prometheus(self) -> None:
@@ -206,7 +214,9 @@ class Watch:
 
     def restart_exporter(self) -> None:
         self.exporter.stop()
-        self.exporter = self._running.enter_context(ExporterProcess(self.directory, *self._flags))
+        self.exporter = self._running.enter_context(
+            ExporterProcess(self.directory, *self._flags, tls=self._tls)
+        )
         self.prometheus.reload(self._config())
         self.prometheus.wait_for(f'up{{instance="{self.exporter.address}"}} == 1', seconds=self.seconds)
 

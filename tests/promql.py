@@ -71,6 +71,7 @@ def _others() -> Iterator[Metric]:
         yield Metric(name, False, TARGET_LABELS)
     control = ControlMetrics()
     control.watch_tokens(lambda: (0, 0, 0, True))
+    control.watch_certificate(lambda: 0.0)
     for family in control.registry.collect():
         for sample in family.samples:
             counter = family.type == "counter" or (

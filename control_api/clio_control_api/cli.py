@@ -164,6 +164,7 @@ def application(settings: Settings, env: Mapping[str, str], home: Path) -> Itera
             reload_error=ConfigError,
             product=f"clio-control-api/{__version__}",
         )
+        metrics.watch_certificate(lambda: server.certificate_not_after)
         try:
             operations.restore()
             yield Application(

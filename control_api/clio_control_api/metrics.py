@@ -61,6 +61,22 @@ class RecentActions(Collector):
         yield family
 
 
+class _Certificate(Collector):
+    """When the certificate in use ends; nothing where there is none."""
+
+    def __init__(self, not_after: Callable[[], float | None]) -> None:
+        self._not_after = not_after
+
+    def collect(self) -> Iterator[Metric]:
+        not_after = self._not_after()
+        if not_after is not None:
+            yield GaugeMetricFamily(
+                "clio_control_web_certificate_expiry_timestamp_seconds",
+                "Unix time at which the certificate that the control API serves TLS with ends.",
+                not_after,
+            )
+
+
 class Metrics:
     """Counters of one application, in a registry of their own."""
 
@@ -149,6 +165,10 @@ class Metrics:
             "1 while the tokens file can be used, 0 while no token counts because it cannot.",
             registry=self.registry,
         ).set_function(lambda: counts()[3])
+
+    def watch_certificate(self, not_after: Callable[[], float | None]) -> None:
+        """Tell at every scrape when the certificate in use ends (Unix time); nothing while it is None."""
+        self.registry.register(_Certificate(not_after))
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Exposition text and its content type, in the format that `accept` asks for."""

@@ -201,6 +201,7 @@ def _serve(args: argparse.Namespace) -> int:
                     )
 
             server = WebServer(app, options, engine.reload, reload_error=ConfigError, product=product)
+            telemetry.certificate = lambda: server.certificate_not_after
             server.serve_forever(publish)
     except (ConfigError, WebConfigError, ListenError, TransportUnavailableError) as error:
         sys.stderr.write(f"clio-exporter: {error}\n")

@@ -82,6 +82,11 @@ RELOAD_TIME = _family(
     Kind.GAUGE,
     "Unix time at which the settings were last read successfully.",
 )
+CERTIFICATE = _family(
+    "clio_exporter_web_certificate_expiry_timestamp_seconds",
+    Kind.GAUGE,
+    "Unix time at which the certificate that the exporter serves TLS with ends; absent without TLS.",
+)
 
 FAMILIES: Final = (
     BUILD,
@@ -95,6 +100,7 @@ FAMILIES: Final = (
     OPENED,
     RELOAD_OK,
     RELOAD_TIME,
+    CERTIFICATE,
 )
 
 
@@ -105,11 +111,14 @@ class Telemetry:
 
     Attributes:
         transport: tells `Transport.counters`; to be set by whoever has the transport.
+        certificate: tells when the certificate in use ends (Unix time), None: there is none; to be set by
+            whoever has the web server.
     """
 
     def __init__(self, *, silent: bool = False) -> None:
         self._silent = silent
         self.transport: Callable[[], Mapping[str, int]] = dict
+        self.certificate: Callable[[], float | None] = lambda: None
         self._registry = registry = CollectorRegistry()
         self._lock = threading.Lock()
         self._in_flight = 0
@@ -124,6 +133,7 @@ class Telemetry:
         self._requests.labels("/metrics", "200")
         _gauge(HTTP_IN_FLIGHT, registry).set_function(lambda: self._in_flight)
         registry.register(_TransportCollector(self))
+        registry.register(_CertificateCollector(self))
         self._reload_ok = _gauge(RELOAD_OK, registry)
         self._reload_time = _gauge(RELOAD_TIME, registry)
         _register_process(registry)
@@ -203,6 +213,21 @@ class _TransportCollector(Collector):
         yield answers
         yield GaugeMetricFamily(CONNECTIONS.name, CONNECTIONS.help, counts.get("connections_open", 0))
         yield CounterMetricFamily(OPENED.base_name, OPENED.help, counts.get("connections_opened", 0))
+
+
+class _CertificateCollector(Collector):
+    """When the certificate in use ends; nothing where there is none."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    def describe(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily(CERTIFICATE.name, CERTIFICATE.help)
+
+    def collect(self) -> Iterable[Metric]:
+        not_after = self._telemetry.certificate()
+        if not_after is not None:
+            yield GaugeMetricFamily(CERTIFICATE.name, CERTIFICATE.help, not_after)
 
 
 def _counter(family: Family, registry: CollectorRegistry) -> Counter:

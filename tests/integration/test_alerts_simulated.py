@@ -5,12 +5,14 @@ The rules are those of the kit on a fast clock, as in test_alerts_in_earnest.py.
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import signal
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,12 @@ from tests.alert_trials import (
 )
 from tests.ports import free_port
 from tests.system import needs_system
+from tests.unit.web.support import Authority, client_context, write
 
 pytestmark = [pytest.mark.integration, needs_system("prometheus", "promtool"), pytest.mark.timeout(900)]
 
 SECONDS = 120.0
+WEB = "tls_server_config: {cert_file: server.pem, key_file: server.key}\n"
 SLOWLY = ("--rate", "0.02", "--age", "2000")
 """Counters move, and no device is half full within the hour: simulated ones fill and are emptied."""
 
@@ -48,7 +52,14 @@ class Watched(Watch):
     seconds = SECONDS
 
     def __init__(
-        self, running: ExitStack, directory: Path, nodes: int, interval: int, faster: int = FASTER
+        self,
+        running: ExitStack,
+        directory: Path,
+        nodes: int,
+        interval: int,
+        faster: int = FASTER,
+        *,
+        tls: bool = False,
     ) -> None:
         self.nodes = nodes
         self.hostfile = directory / "hosts"
@@ -74,8 +85,22 @@ class Watched(Watch):
         settings = directory / "settings.yml"
         document = {"clusters": [{**cluster, "generation": "C"}]}
         settings.write_text(yaml.safe_dump({**document, "runtime": {"timeout": f"{interval - 0.3:.1f}s"}}))
-        self._begin(running, directory, (f"--config.file={settings}",), in_real_time())
+        exporter = [f"--config.file={settings}"]
+        self._authority = Authority() if tls else None
+        if self._authority is not None:
+            self._certificates = directory
+            write(directory / "authority.pem", self._authority.pem)
+            self.certify(dt.timedelta(days=90))
+            web = write(directory / "web.yml", WEB)
+            exporter.append(f"--web.config.file={web}")
+        context = None if self._authority is None else client_context(self._authority)
+        self._begin(running, directory, exporter, in_real_time(), context)
         self.wait_ready()
+
+    def certify(self, lasts: dt.timedelta) -> None:
+        """Give the exporter another certificate, as a renewal does."""
+        assert self._authority is not None
+        self._authority.issue(self._certificates, "server", lasts=lasts)
 
     def _config(self) -> dict[str, Any]:
         interval = f"{self._interval}s"
@@ -86,14 +111,21 @@ class Watched(Watch):
                 "evaluation_interval": interval,
             },
             "rule_files": write_rules(self.directory, options(self._waits, self._interval, self._faster)),
-            "scrape_configs": [self._job()],
+            "scrape_configs": [{**self._job(), **self._tls_settings()}],
         }
+
+    def _tls_settings(self) -> dict[str, Any]:
+        if self._authority is None:
+            return {}
+        return {"scheme": "https", "tls_config": {"ca_file": str(self._certificates / "authority.pem")}}
 
 
 @contextmanager
-def watched(directory: Path, nodes: int, interval: int, faster: int = FASTER) -> Iterator[Watched]:
+def watched(
+    directory: Path, nodes: int, interval: int, faster: int = FASTER, *, tls: bool = False
+) -> Iterator[Watched]:
     with ExitStack() as running:
-        yield Watched(running, directory, nodes, interval, faster)
+        yield Watched(running, directory, nodes, interval, faster, tls=tls)
 
 
 @pytest.mark.alone  # scrapes of 500 nodes within five seconds; what else measures times goes on beside it
@@ -177,27 +209,52 @@ HURRIED = {"ClioExporterScrapeSlow": "3m", "ClioNodeStatisticsStale": "3m"}
 
 @pytest.fixture(scope="module")
 def twelve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """A dozen nodes for all faults."""
-    with watched(tmp_path_factory.mktemp("twelve"), 12, 2) as cluster:
+    """A dozen nodes for all faults, behind an exporter with a certificate."""
+    with watched(tmp_path_factory.mktemp("twelve"), 12, 2, tls=True) as cluster:
         yield cluster
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.alert)
 def test_a_simulated_fault_is_seen_and_nothing_besides(fault: Fault, twelve: Watched, tmp_path: Path) -> None:
-    prometheus = twelve.prometheus
+    def begin() -> None:
+        for node, text in fault.faults.items():
+            twelve.simulator.set_fault(node, text)
+
     own = {name: wait for name, wait in HURRIED.items() if name == fault.alert}
-    twelve.rules({**impatient(but=fault.but), **own})
+    waits = {**impatient(but=fault.but), **own}
+    end = partial(twelve.simulator.clear, fault.faults)
+    assert besides(twelve, fault.alert, f"simulated: {fault.what}", waits, begin, end, tmp_path) == set()
+
+
+def test_a_certificate_about_to_expire_is_seen_and_nothing_besides(twelve: Watched, tmp_path: Path) -> None:
+    alert = "ClioCertificateExpires"
+    what = "the exporter is given a certificate for 13 days"
+    begin = partial(twelve.certify, dt.timedelta(days=13))
+    end = partial(twelve.certify, dt.timedelta(days=90))
+    assert besides(twelve, alert, what, impatient(), begin, end, tmp_path) == set()
+
+
+def besides(
+    twelve: Watched,
+    alert: str,
+    what: str,
+    waits: dict[str, str],
+    begin: Callable[[], None],
+    end: Callable[[], None],
+    directory: Path,
+) -> set[str]:
+    """What fires beside an alert from the begin of a fault until all is well again, held back by nothing."""
+    prometheus = twelve.prometheus
+    twelve.rules(waits)
     twelve.look(2)
     prometheus.wait_for("absent(ALERTS)", seconds=SECONDS)
     since, began = time.time(), time.monotonic()
     try:
-        for node, text in fault.faults.items():
-            twelve.simulator.set_fault(node, text)
-        twelve.fires(fault.alert)
+        begin()
+        twelve.fires(alert)
         seconds = time.monotonic() - began
     finally:
-        twelve.simulator.clear(fault.faults)
+        end()
     twelve.wait_ready()
     prometheus.wait_for(f"absent({FIRING})", seconds=SECONDS)
-    what = f"simulated: {fault.what}"
-    assert Figures(tmp_path).seen(fault.alert, what, seconds, fired(prometheus, since)) == set()
+    return Figures(directory).seen(alert, what, seconds, fired(prometheus, since))

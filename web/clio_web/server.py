@@ -561,6 +561,12 @@ class WebServer:
         """Whether connections are TLS."""
         return self._store.tls_enabled
 
+    @property
+    def certificate_not_after(self) -> float | None:
+        """Unix time at which the certificate in use ends; None without TLS. Looks for a changed file."""
+        tls = self._store.current().tls
+        return None if tls is None else tls.not_after
+
     def start(self) -> None:
         """Listen on every address and serve in the background. Raises ListenError, leaving nothing open."""
         # systemd's variable would make cheroot take file descriptor 3 for its socket.

@@ -71,10 +71,15 @@ _CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "se
 
 @dataclass(frozen=True)
 class Tls:
-    """What a connection needs: the context, and the names a client certificate must have one of."""
+    """What a connection needs: the context, and the names a client certificate must have one of.
+
+    `not_after` is the Unix time at which the first of the server's certificate, and those it is sent with,
+    ends; None where it cannot be told.
+    """
 
     context: ssl.SSLContext
     allowed_sans: frozenset[str]
+    not_after: float | None = None
 
     def client_allowed(self, certificate: dict[str, Any] | None) -> bool:
         """Whether the verified client certificate (as getpeercert() gives it) is on the list."""
@@ -103,7 +108,19 @@ def load_tls(section: Section) -> tuple[Tls | None, tuple[Path, ...]]:
     _set_curve(section, context)
     _load_pair(section, context, certificate, key)
     sans = _set_client_auth(section, context, authority)
-    return Tls(context, sans), tuple(files)
+    return Tls(context, sans, first_end(certificate)), tuple(files)
+
+
+def first_end(certificates: bytes) -> float | None:
+    """The Unix time at which the first of some PEM certificates ends; None where they cannot be read."""
+    # Takes memory, which a service without TLS does not need. The ssl module tells this of authorities only.
+    from cryptography import x509
+
+    try:
+        chain = x509.load_pem_x509_certificates(certificates)
+        return min(certificate.not_valid_after_utc.timestamp() for certificate in chain)
+    except ValueError:  # OpenSSL takes some that this library is too strict for
+        return None
 
 
 def _pem(section: Section, inline: str, file: str, files: list[Path]) -> bytes | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import re
+import time
 from pathlib import Path
 from urllib.parse import urlencode
 
 from clio_lab.simulator.process import SimulatorProcess
+from tests.exporter_process import Scrape
 from tests.unit.control_api.support import TOKENS, control_api
 from tests.unit.web.support import Authority, client_context
 
@@ -47,6 +49,10 @@ def test_tls(tmp_path: Path, simulator: SimulatorProcess, hosts: str) -> None:
             connection.request("POST", "/login", form, headers)
             answer = connection.getresponse()
             assert (answer.status, b"cross-site" in answer.read()) == (403, True)
+            connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {TOKENS['vera'][1]}"})
+            scrape = Scrape(connection.getresponse().read().decode())
+            end = scrape.value("clio_control_web_certificate_expiry_timestamp_seconds")
+            assert end == server.certificate_not_after > time.time()
             connection.close()
         finally:
             server.stop()

@@ -14,6 +14,7 @@ from clio_exporter.telemetry import FAMILIES, Telemetry, process_families
 def telemetry() -> Telemetry:
     telemetry = Telemetry()
     telemetry.transport = lambda: {"requests_sent": 7, "answers_late": 2, "connections_open": 3}
+    telemetry.certificate = lambda: 1_900_000_000.0
     telemetry.polled(shared=False)
     telemetry.polled(shared=True)
     telemetry.answered("/metrics", 200)
@@ -56,6 +57,10 @@ def test_a_reload_that_failed_leaves_the_time_of_the_last_good_one(telemetry: Te
     lines = telemetry.render(openmetrics=False).decode().splitlines()
     assert "clio_exporter_config_last_reload_successful 0.0" in lines
     assert "clio_exporter_config_last_reload_success_timestamp_seconds 1.7e+09" in lines
+
+
+def test_without_tls_nothing_is_said_of_a_certificate() -> None:
+    assert "certificate" not in Telemetry().render(openmetrics=False).decode()
 
 
 def test_no_more_scrapes_than_the_limit(telemetry: Telemetry) -> None:

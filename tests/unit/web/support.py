@@ -102,6 +102,7 @@ class Authority:
         issuer: str,
         sans: list[x509.GeneralName] | None,
         ca: bool,
+        lasts: dt.timedelta = dt.timedelta(days=1),
     ) -> x509.Certificate:
         now = dt.datetime.now(dt.timezone.utc)
         builder = (
@@ -111,7 +112,7 @@ class Authority:
             .public_key(public)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - dt.timedelta(minutes=5))
-            .not_valid_after(now + dt.timedelta(hours=1))
+            .not_valid_after(now + lasts)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
         if sans:
@@ -124,13 +125,15 @@ class Authority:
     def pem(self) -> bytes:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, directory: Path, name: str, *dns: str) -> tuple[Path, Path]:
+    def issue(
+        self, directory: Path, name: str, *dns: str, lasts: dt.timedelta = dt.timedelta(days=1)
+    ) -> tuple[Path, Path]:
         """Write NAME.pem and NAME.key; the certificate is for localhost, 127.0.0.1 and `dns`."""
         key = ec.generate_private_key(ec.SECP256R1())
         sans: list[x509.GeneralName] = [x509.DNSName(n) for n in ("localhost", *dns)]
         sans.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
         issuer = self.certificate.subject.rfc4514_string().removeprefix("CN=")
-        certificate = self._sign(name, self.key, key.public_key(), issuer, sans, ca=False)
+        certificate = self._sign(name, self.key, key.public_key(), issuer, sans, ca=False, lasts=lasts)
         paths = directory / f"{name}.pem", directory / f"{name}.key"
         write(paths[0], certificate.public_bytes(serialization.Encoding.PEM))
         write(paths[1], private_pem(key), 0o600)

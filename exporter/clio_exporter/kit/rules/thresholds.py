@@ -60,6 +60,9 @@ THRESHOLDS: Final = {
         Threshold("failure_imminent", 3 * _DAY, "seconds", "predicted life of a device, critical"),
         Threshold("scrape_slow", 0.8, "ratio", "part of its timeout that a scrape takes"),
         Threshold("scrape_timeout", 10, "seconds", "timeout of a scrape where Prometheus does not report it"),
+        Threshold(
+            "certificate_expires", 14 * _DAY, "seconds", "time until the certificate of a service ends"
+        ),
         Threshold("nodes_down_ratio", 0.25, "ratio", "share of a cluster's nodes that is down"),
         Threshold("nodes_down", 4, "count", "nodes of a cluster that are down, at least"),
     )

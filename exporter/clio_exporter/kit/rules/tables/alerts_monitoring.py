@@ -110,6 +110,25 @@ GROUPS: Final = (
                 description="It goes on with the settings it had; its log names file, line and remedy.",
                 when="last reload failed",
             ),
+            Alert(
+                name="ClioCertificateExpires",
+                severity="warning",
+                scope="exporter",
+                wait="10m",
+                dashboard="clio-exporter",
+                comment="Whoever serves without TLS has no such series.",
+                expr="""
+                clio_exporter_web_certificate_expiry_timestamp_seconds - time() < [[certificate_expires]]
+                  or
+                clio_control_web_certificate_expiry_timestamp_seconds - time() < [[certificate_expires]]
+                """,
+                summary="The certificate of {{ $labels.job }} {{ $labels.instance }} is about to expire",
+                description=(
+                    "It ends in {{ $value | humanizeDuration }}; from then on Prometheus and browsers "
+                    "refuse to talk to the service. A new one in its files is taken up by itself."
+                ),
+                when="[[certificate_expires|words]] or less until it ends",
+            ),
         ),
     ),
     Group(
