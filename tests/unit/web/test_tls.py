@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import http.client
 import socket
 import ssl
-import time
 from pathlib import Path
 
 import bcrypt
@@ -12,6 +12,7 @@ import pytest
 
 from clio_web.options import ServerLimits
 from clio_web.server import WebServer
+from clio_web.tls import first_end
 from tests.unit.web.conftest import Start
 from tests.unit.web.support import TEXT, Authority, client_context, read_to_end, write
 
@@ -62,16 +63,34 @@ def test_plain_http_on_the_tls_port_is_told_so(start: Start, web: Path) -> None:
         assert b"https" in read_to_end(sock)
 
 
-def test_silent_handshakes_do_not_block_others(start: Start, web: Path, authority: Authority) -> None:
-    limits = ServerLimits(header_timeout=2.5, first_byte_timeout=1.0, stop_timeout=2.0, spare_threads=4)
-    server = start(limits=limits, config_file=web, max_requests=2)
+def silent(server: WebServer) -> list[socket.socket]:
+    """Ten connections, more than there are threads, that leave their handshake at its begin."""
     held = [socket.create_connection(server.addresses[0], timeout=PATIENCE) for _ in range(10)]
     for sock in held[:3]:
         sock.sendall(b"\x16\x03\x01")  # the begin of a ClientHello, and no more
-    begun = time.monotonic()
-    assert get(server, client_context(authority))[0] == 200
-    assert time.monotonic() - begun < 2.0
+    return held
+
+
+def test_silent_handshakes_do_not_block_others(start: Start, web: Path, authority: Authority) -> None:
+    never = 100 * PATIENCE
+    limits = ServerLimits(
+        header_timeout=never, first_byte_timeout=never, io_timeout=never, stop_timeout=2.0, spare_threads=4
+    )
+    server = start(limits=limits, config_file=web, max_requests=2)
+    held = silent(server)
+    # Nobody's time comes: who is answered did not wait for one of them to be cut.
+    for _ in range(3):
+        assert get(server, client_context(authority))[0] == 200
     for sock in held:
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sock.recv(1)
+        sock.close()
+
+
+def test_silent_handshakes_are_cut(start: Start, web: Path) -> None:
+    limits = ServerLimits(header_timeout=0.5, first_byte_timeout=0.2, stop_timeout=2.0, spare_threads=4)
+    for sock in silent(start(limits=limits, config_file=web, max_requests=2)):
         assert b"HTTP" not in read_to_end(sock)
         sock.close()
 
@@ -147,16 +166,33 @@ def test_cipher(start: Start, web: Path, authority: Authority) -> None:
 def test_certificate_rotation(start: Start, web: Path, tmp_path: Path, authority: Authority) -> None:
     server = start(config_file=web)
     assert get(server, client_context(authority))[0] == 200
+    assert server.certificate_not_after == end_of(tmp_path / "server.pem")
     successor = Authority("next authority")
     draft = tmp_path / "draft"
     draft.mkdir()
-    certificate, key = successor.issue(draft, "server")
+    certificate, key = successor.issue(draft, "server", lasts=dt.timedelta(days=400))
     write(tmp_path / "server.pem", certificate.read_bytes())
     assert get(server, client_context(authority))[0] == 200  # the pair does not fit yet: the old one stays
     write(tmp_path / "server.key", key.read_bytes(), 0o600)
     assert get(server, client_context(successor))[0] == 200
     with pytest.raises(ssl.SSLCertVerificationError):
         get(server, client_context(authority))
+    assert server.certificate_not_after == end_of(certificate)
+
+
+def end_of(path: Path) -> float:
+    """When the certificate in a file ends, by OpenSSL's own reading of it."""
+    return ssl.cert_time_to_seconds(ssl._ssl._test_decode_cert(str(path))["notAfter"])  # type: ignore[attr-defined]
+
+
+def test_the_end_of_a_certificate_is_the_first_of_those_it_is_sent_with(
+    start: Start, tmp_path: Path, authority: Authority
+) -> None:
+    long, _ = authority.issue(tmp_path, "long", lasts=dt.timedelta(days=90))
+    short, _ = authority.issue(tmp_path, "short", lasts=dt.timedelta(days=2))
+    assert first_end(long.read_bytes() + short.read_bytes()) == end_of(short) < end_of(long)
+    assert first_end(b"no certificate") is None
+    assert start().certificate_not_after is None
 
 
 def test_basic_auth_and_headers(start: Start, web: Path, authority: Authority) -> None:
