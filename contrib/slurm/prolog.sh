@@ -1,5 +1,5 @@
 #!/bin/sh
-# Slurm's prolog on a node: writes down whose job is there, for `clio-exporter --collector.job.directory`.
+# Slurm's prolog on a node: writes down whose job is there, for `clio-exporter --collector.node.job-directory`.
 #
 # slurm.conf: Prolog=/etc/slurm/clio-prolog.sh and PrologFlags=Alloc, so that it runs on all nodes of a job, not only
 # where a step starts. Slurm runs it as root. The directory is one that the exporter's host sees too; epilog.sh, which

@@ -9,6 +9,8 @@ from clio_client.config.fields import Field
 
 _NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _MAX_VALUE: Final = 1024
+JOB: Final = frozenset({"job_id", "user", "job_name"})
+"""What an exporter of one job gives all series; one that tells jobs apart (`node.job_directory`) may not."""
 _PROMETHEUS: Final = frozenset({"job", "instance", "le", "quantile"})
 
 
@@ -22,7 +24,7 @@ def constant_labels(value: Field) -> tuple[tuple[str, str], ...]:
             )
         if name.startswith("__") or name in _PROMETHEUS:
             raise field.error(f"names a label {name}, which Prometheus gives itself", "Give it another name")
-        if name in emitted():
+        if name in emitted() - JOB:
             raise field.error(
                 f"names a label {name}, which series of the exporter have already",
                 "Give it another name, such as site_" + name,

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from clio_client.address import DEFAULT_PORT, split_host_port
 from clio_client.client import RuntimeClient
 from clio_client.clusters import ConfiguredCluster, configured_clusters, refresh_members
+from clio_client.config.errors import ConfigError
 from clio_client.config.membership_source import HostfileNodes, MembershipSource
 from clio_client.membership import Member
 from clio_client.single_flight import SingleFlight
@@ -21,8 +22,10 @@ from clio_client.transport.interface import Transport
 from clio_exporter import effective
 from clio_exporter.cluster_poll import ClusterPoll, FindRoster, Roster
 from clio_exporter.collectors import COLLECTORS, Collector
+from clio_exporter.constant_labels import JOB
 from clio_exporter.exposition import Family, Kind, Samples, Scope, label_text
 from clio_exporter.http.service import ClusterSummary, NodeState, UnknownTarget
+from clio_exporter.job_map import JobMap
 from clio_exporter.labels import cluster_labels
 from clio_exporter.poller import NodePoller, PollOptions, PollSlots
 from clio_exporter.pool_names import only_chosen
@@ -127,6 +130,7 @@ class _State:
         self.settings = settings
         self.client = client
         self.clusters = configured_clusters(settings, env, home)
+        self.jobs = _job_map(settings)
         self.foreign = ForeignTargets(settings.runtime, MAX_FOREIGN_TARGETS)
         self.pollers: dict[Member, NodePoller] = {}
         self._options = PollOptions(
@@ -199,7 +203,7 @@ class Engine:
         )
         self.telemetry.polled(shared=shared)
         started = time.monotonic()
-        result = _result(poll, chosen, state.settings, self.telemetry)
+        result = _result(poll, chosen, state, self.telemetry)
         if any(collector.topics for collector in chosen):
             self._seen = {node.member: _why_down(node) for node in result.nodes}
             self._report(result.nodes)
@@ -221,7 +225,7 @@ class Engine:
             return [(cluster, [member])]
 
         poll, _ = self._collect(state, (member, collectors), chosen, timeout, only)
-        return _result(poll, chosen, state.settings, None)
+        return _result(poll, chosen, state, None)
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -318,6 +322,9 @@ class Engine:
         topics = frozenset(topic for collector in chosen for topic in collector.topics)
         node_seconds = state.settings.runtime.timeout_seconds
 
+        if state.jobs is not None and any(collector.name == "node" for collector in chosen):
+            state.jobs.begin()
+
         def start() -> ClusterPoll:
             poll = ClusterPoll()
             poll.start(
@@ -383,6 +390,19 @@ class Engine:
                 self._node_states.report(member, False, "node is down", **fields)
 
 
+def _job_map(settings: Settings) -> JobMap | None:
+    """The directory of jobs; None where there is none. Raises `ConfigError`."""
+    if settings.collectors.node_job_directory is None:
+        return None
+    if both := JOB & {name for name, _ in settings.labels.labels}:
+        raise ConfigError(
+            "collectors.node.job_directory",
+            f"gives series the label {min(both)}, which --label gives all of them",
+            f"Give that label another name, such as site_{min(both)}",
+        )
+    return JobMap(settings.collectors.node_job_directory)
+
+
 def _described(source: MembershipSource) -> str:
     return f"{source.path} ({source.origin})" if isinstance(source, HostfileNodes) else source.origin
 
@@ -415,11 +435,15 @@ def _states(members: Sequence[Member], seen: Mapping[Member, str | None]) -> tup
 def _result(
     poll: ClusterPoll,
     chosen: Sequence[Collector],
-    settings: Settings,
+    state: _State,
     telemetry: Telemetry | None,
 ) -> Result:
     """Samples of what a poll has learned by now."""
+    settings = state.settings
     clusters = only_chosen(poll.snapshots(), settings.collectors)
+    if state.jobs is not None and any(collector.name == "node" for collector in chosen):
+        jobs = state.jobs.result()
+        clusters = tuple(replace(cluster, jobs=jobs) for cluster in clusters)
     constant = dict(settings.labels.labels)
     samples = Samples((*(family for c in chosen for family in c.families), *FAMILIES), label_text(constant))
     for collector in chosen:

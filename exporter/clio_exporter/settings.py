@@ -71,6 +71,12 @@ class CollectorSettings:
         None, _PATTERN, "tell of no pools with such names", key="pool.exclude", more=_WHOLE
     )
 
+    node_job_directory: Path | None = setting(
+        None, Kind(table.PATH.read, "DIR"), "directory of files that say whose job is on which node",
+        key="node.job_directory",
+        more="The scheduler's prolog writes them, its epilog removes them (contrib/slurm).",
+    )  # fmt: skip
+
     def is_enabled(self, name: str) -> bool:
         """Whether the collector `name` runs."""
         wanted = _ON | self.added if self.enabled is None else self.enabled | self.added

@@ -12,6 +12,7 @@ from clio_client.errors import DeadlineError, RuntimeClientError
 from clio_client.membership import Member
 from clio_client.transport.interface import NodeSession
 from clio_exporter.exposition import KeptTexts
+from clio_exporter.job_map import JobList
 
 NOT_YET: Final = DeadlineError("nothing was heard of the node before the scrape's deadline")
 """Why a node counts as down of which nothing has arrived when the scrape had to be answered."""
@@ -127,9 +128,11 @@ class ClusterSnapshot:
     Attributes:
         name: the cluster's name; empty when it has none.
         membership_error: why the membership may be out of date; None when it is current.
+        jobs: what the scheduler has on nodes, of all clusters; None where nobody keeps that.
     """
 
     name: str
     nodes: tuple[NodeSnapshot, ...]
     configs: tuple[ConfigFile, ...] = ()
     membership_error: str | None = None
+    jobs: JobList | None = None

@@ -62,3 +62,17 @@ def actions(matchers: str) -> Builder[models.AnnotationQuery]:
     query.title_format = "{{action}} by {{actor}} from {{client}}"
     query.text_format = "node {{node_id}} ({{hostname}}) {{reason}}"
     return _Ready(query)
+
+
+def marks() -> Builder[models.AnnotationQuery]:
+    """What `clio-exporter job annotate` has marked: of a job, whatever nodes and clusters are chosen."""
+    query = _ValueIsTime(
+        name="Marked in a job",
+        datasource=variables.DATASOURCE,
+        enable=True,
+        icon_color="blue",
+        expr="max by (job_id, job_name, text) (clio_annotation_timestamp_seconds) * 1000",
+    )
+    query.title_format = "{{text}}"
+    query.text_format = "job {{job_id}} {{job_name}}"
+    return _Ready(query)

@@ -153,6 +153,7 @@ YES_NO: Final[Mapping] = {"0": ("no", IDLE), "1": ("yes", GOOD)}
 LEADER: Final[Mapping] = {"0": ("", IDLE), "1": ("leader", NEUTRAL)}
 SEVERITY: Final[Mapping] = {"1": ("info", NEUTRAL), "2": ("warning", WARN), "3": ("critical", BAD)}
 SUCCESS: Final[Mapping] = {"0": ("failed", BAD), "1": ("ok", GOOD)}
+ON_THE_NODE: Final[Mapping] = {"1": ("on the node", NEUTRAL)}
 WORKER_STATE: Final[Mapping] = {
     "0": ("up to 1 task/s", IDLE),
     "1": ("up to 10", LITTLE),

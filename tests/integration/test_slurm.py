@@ -17,7 +17,7 @@ from clio_exporter.job.reporting import of_job
 from clio_exporter.job.state import ProcessRecord
 from clio_exporter.report.questions import Range
 from clio_lab.demo.state import State
-from tests.exporter_process import eventually, run_exporter
+from tests.exporter_process import ExporterProcess, eventually, run_exporter
 from tests.integration.test_job import query, with_opened
 from tests.paths import ROOT
 from tests.ports import free_port
@@ -137,6 +137,35 @@ def wait_for_samples(port: int, runtimes: int, number: int) -> None:
 def test_nodes_are_those_that_scontrol_names(slurm: Slurm) -> None:
     for listed in ("n1", "n[1-2]", "n[01-03,7],login2", "a[1-2]b[08-11],c"):
         assert nodes.expand(listed, "") == slurm.run("scontrol", "show", "hostnames", listed).split()
+
+
+def test_whose_job_is_on_a_node(slurm: Slurm, tmp_path: Path) -> None:
+    script = slurm.directory / "share.sh"
+    script.write_text("#!/bin/sh\nexec sleep 300\n", encoding="utf-8")
+    options = ["--collector.disable-defaults", "--collector.node", "--nodes=n1.site:9,N2:9"]
+    where = f"--collector.node.job-directory={slurm.directory / 'map'}"
+    with ExporterProcess(tmp_path, *options, where) as exporter:
+
+        def shown() -> list[tuple[str, str]]:
+            scrape = exporter.scrape()
+            assert scrape.value("clio_job_map_load_success") == 1
+            series = scrape.series("clio_node_job_info")
+            return sorted((labels["hostname"], labels["job_id"]) for labels, _ in series)
+
+        assert shown() == []
+        one = slurm.sbatch(script, "--nodelist=n1")
+        both = slurm.sbatch(script, "--nodes=2")
+        eventually(
+            "jobs are shown", lambda: shown() == sorted([("n1.site", one), ("n1.site", both), ("N2", both)])
+        )
+        users = {labels["user"] for labels, _ in exporter.scrape().series("clio_node_job_info")}
+        assert users == {slurm.run("squeue", "--noheader", "--format=%u", f"--jobs={one}")}
+        slurm.run("scancel", both)
+        assert slurm.wait_for_end(both) == "CANCELLED"
+        assert shown() == [("n1.site", one)]
+        slurm.run("scancel", one)
+        slurm.wait_for_end(one)
+        assert shown() == []
 
 
 def test_a_job_from_its_start_to_its_report(slurm: Slurm, central: Prometheus, tmp_path: Path) -> None:

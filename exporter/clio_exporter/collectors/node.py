@@ -6,9 +6,10 @@ from typing import ClassVar
 
 from clio_client import SystemSample
 from clio_exporter.collectors.base import Collector, FieldMap, FieldTable, nanos, ratio
-from clio_exporter.exposition import Family, Kind, Samples, join_labels, label_text
-from clio_exporter.labels import node_labels
-from clio_exporter.snapshot import NodeSnapshot, Topic
+from clio_exporter.exposition import Family, Kind, Samples, Scope, join_labels, label_text
+from clio_exporter.job_map import JobsOfNodes
+from clio_exporter.labels import cluster_labels, node_labels
+from clio_exporter.snapshot import ClusterSnapshot, NodeSnapshot, Topic
 
 _SYSTEM = "system_stats."
 
@@ -135,6 +136,23 @@ HBM_USED_RATIO = Family(
     _SYSTEM + "hbm_usage_pct / 100",
 )
 
+_JOB_FILES = "files of --collector.node.job-directory"
+JOB_INFO = Family(
+    "clio_node_job_info",
+    Kind.INFO,
+    "A job that the scheduler has on the node now; several where jobs share nodes.",
+    _JOB_FILES,
+    ("job_id", "user", "job_name"),
+)
+JOBS_LOADED = Family(
+    "clio_job_map_load_success",
+    Kind.GAUGE,
+    "1 if the directory of jobs and every file in it could be read, else 0; the log names what could not.",
+    _JOB_FILES,
+    (),
+    Scope.CLUSTER,
+)
+
 SAMPLE = FieldTable(
     FieldMap("wall_time_ns", SAMPLE_TIMESTAMP, nanos),
     FieldMap("is_leader", LEADER),
@@ -176,6 +194,8 @@ class NodeCollector(Collector):
         *_PEAKS.families,
         *GPU_SAMPLE.families,
         *_GPU_PEAKS.families,
+        JOB_INFO,
+        JOBS_LOADED,
     )
 
     def collect_node(self, node: NodeSnapshot, samples: Samples) -> None:
@@ -201,6 +221,18 @@ class NodeCollector(Collector):
         if newest.gpu_count:
             GPU_SAMPLE.add([newest], [labels], samples)
             _GPU_PEAKS.add([peaks], [labels], samples)
+
+    def collect_cluster(self, cluster: ClusterSnapshot, samples: Samples) -> None:
+        """The jobs on every member, up or down; nothing where nobody keeps them."""
+        if cluster.jobs is None:
+            return
+        samples.add(JOBS_LOADED, cluster_labels(cluster.name), cluster.jobs.complete)
+        jobs = JobsOfNodes(cluster.jobs.jobs)
+        for node in cluster.nodes:
+            found = {job.labels for job in jobs.of(node.member.hostname, node.member.address.host)}
+            for labels in sorted(found):
+                text = join_labels(node_labels(node.member), label_text(dict(labels)))
+                samples.add(JOB_INFO, text, 1)
 
 
 def _info_labels(node: NodeSnapshot, newest: SystemSample | None) -> str:

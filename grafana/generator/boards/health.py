@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grafana.generator import links, thresholds, variables
-from grafana.generator.annotations import actions
+from grafana.generator.annotations import actions, marks
 from grafana.generator.board import Board
 from grafana.generator.panels import Column, Query, Section, Tile, graph, lines, number, rows, states, tiles
 from grafana.generator.queries import (
@@ -33,7 +33,7 @@ def board() -> Board:
         uid="clio-health",
         question="How well are the clusters, compared with an hour and a day ago, and what pulls them down.",
         variables=[variables.cluster(), variables.blocks(CLUSTER)],
-        annotations=[actions(CLUSTER)],
+        annotations=[actions(CLUSTER), marks()],
         span="now-1h",
         sections=[
             Section("", [*_scores(), *_hardware()]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from grafana.generator import links, thresholds, variables
-from grafana.generator.annotations import actions, restarts
+from grafana.generator.annotations import actions, marks, restarts
 from grafana.generator.board import Board
 from grafana.generator.panels import Column, Query, Section, Tile, lines, number, rows, states
 from grafana.generator.queries import (
@@ -31,11 +31,12 @@ def board(control_api: str) -> Board:
         uid="clio-node",
         question="Everything about one node: is it well, what do its workers and devices do.",
         variables=[variables.cluster(), variables.one_node(), variables.control_api(control_api)],
-        annotations=[restarts(NODE), actions(NODE)],
+        annotations=[restarts(NODE), actions(NODE), marks()],
         sections=[
             Section("", _identity()),
             Section("Workers", _workers()),
             Section("Processor and memory", _system()),
+            Section("Jobs", _jobs()),
             Section("Block devices", _devices()),
             Section("GPUs", _gpus(), collapsed=True),
         ],
@@ -272,6 +273,24 @@ def _system() -> list[Tile]:
             ],
             unit="bytes",
             empty="Node is down",
+        ),
+    ]
+
+
+def _jobs() -> list[Tile]:
+    return [
+        states(
+            "Whose job was here",
+            "The jobs that the scheduler had on the node, each as long as it had (clio_node_job_info). Only where "
+            "its prolog tells the exporter (contrib/slurm).",
+            [
+                Query(
+                    f"max by (job_id, user, job_name) (clio_node_job_info{{{NODE}}})",
+                    "{{job_id}} {{user}} {{job_name}}",
+                )
+            ],
+            thresholds.ON_THE_NODE,
+            empty="No jobs are told of",
         ),
     ]
 

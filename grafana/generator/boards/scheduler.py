@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grafana.generator import thresholds, variables
-from grafana.generator.annotations import actions
+from grafana.generator.annotations import actions, marks
 from grafana.generator.board import Board
 from grafana.generator.boards.node import WHO_RAN_WHEN, worker_states
 from grafana.generator.panels import Column, Query, Section, Tile, lines, number, rows, states
@@ -29,7 +29,7 @@ def board() -> Board:
             variables.node(),
             variables.busiest(busiest, "Nodes with most tasks waiting, then with most tasks executed."),
         ],
-        annotations=[actions(NODE)],
+        annotations=[actions(NODE), marks()],
         sections=[
             Section("", _totals()),
             Section("Saturation", _saturation()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from grafana.generator import links, thresholds, variables
+from grafana.generator.annotations import marks
 from grafana.generator.board import Board
 from grafana.generator.panels import Column, Query, Section, Tile, lines, number, rows
 from grafana.generator.queries import BDEV_KEYS, FEW, KEYS, NODE, by_type, linkable, of_type, per_device, rate
@@ -20,6 +21,7 @@ def board() -> Board:
         uid="clio-storage",
         question="How full are the storage tiers, when will they be full, where do bytes and blobs move.",
         variables=[variables.cluster(), variables.node()],
+        annotations=[marks()],
         sections=[
             Section("", _totals()),
             Section("Tiers", _tiers()),

@@ -29,6 +29,8 @@ CONTROL_API = {
     ),
     "clio_control_api_build_info": frozenset({"version", "python_version"}),
 }
+JOB = {"clio_annotation_timestamp_seconds": frozenset({"job_id", "user", "job_name", "text"})}
+"""Recorded by a job's own Prometheus (clio_exporter/job/marks.py)."""
 NODE_SEARCH = {"clio_node_search": frozenset({"search", "node_id_regex", "ip_address"}) | _NODE}
 
 
@@ -48,7 +50,7 @@ def catalogue() -> dict[str, frozenset[str]]:
         found[name] = frozenset()
         found[f"{name}_total"] = frozenset()
     recorded = {name: frozenset(labels) for name, labels in RECORDED.items()}
-    known = {**found, **recorded, **CONTROL_API, **NODE_SEARCH}
+    known = {**found, **recorded, **CONTROL_API, **JOB, **NODE_SEARCH}
     return {**{n: labels | SCRAPE_LABELS for n, labels in known.items()}, **{
         n: labels | SCRAPE_LABELS for n, labels in FROM_PROMETHEUS.items()
     }}  # fmt: skip

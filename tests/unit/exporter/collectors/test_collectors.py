@@ -31,8 +31,10 @@ from clio_client.transport.interface import NodeAddress
 from clio_exporter import collectors
 from clio_exporter.collectors import COLLECTORS
 from clio_exporter.collectors.config import ConfigCollector
+from clio_exporter.collectors.node import NodeCollector
 from clio_exporter.collectors.pool import PoolCollector
 from clio_exporter.exposition import KeptTexts, Samples, Scope
+from clio_exporter.job_map import JobList, parse
 from clio_exporter.poller import NodePoller, PollOptions, PollSlots
 from clio_exporter.snapshot import ClusterSnapshot, NodeSnapshot, Peaks, Topic, TopicResult
 from tests.unit import recorded
@@ -527,6 +529,8 @@ def test_every_family_is_emitted_with_the_labels_it_declares(tmp_path: Path) -> 
     seen |= names(series(node))
     for collector in (ConfigCollector(), PoolCollector()):
         seen |= names(collected(collector, config_cluster(tmp_path, copies=2)))
+    jobs = JobList((parse("job_id=1\nuser=u\njob_name=n\nnode=" + member().hostname),))
+    seen |= names(collected(NodeCollector(), ClusterSnapshot("", (snapshot(),), jobs=jobs)))
     assert seen == set(DECLARED)
 
 
