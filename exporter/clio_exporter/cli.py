@@ -197,7 +197,7 @@ def _serve(args: argparse.Namespace) -> int:
                 if target is not None:
                     address = discovery["address"] or sd_file.advertised(*server.addresses[0])
                     target.publish(
-                        address, engine.labels, tls=server.tls_enabled, path=options.telemetry_path
+                        address, lambda: engine.labels, tls=server.tls_enabled, path=options.telemetry_path
                     )
 
             server = WebServer(app, options, engine.reload, reload_error=ConfigError, product=product)

@@ -16,7 +16,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -69,6 +69,7 @@ class TargetFile:
         self._lock_path = path.with_name(f".{path.name}.lock")
         self._lock: int | None = None
         self._text = ""
+        self._make: Callable[[], str] = str
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -109,15 +110,25 @@ class TargetFile:
         _log.warning("target file of an exporter that was killed", file=str(self.path), owner=owner)
 
     def publish(
-        self, address: str, labels: Mapping[str, str], *, tls: bool = False, path: str = "/metrics"
+        self,
+        address: str,
+        labels: Callable[[], Mapping[str, str]],
+        *,
+        tls: bool = False,
+        path: str = "/metrics",
     ) -> None:
-        """Write the target, and renew it from now on.
+        """Write the target, and renew it from now on, with the labels that hold then.
 
         Raises:
             ConfigError: it cannot be written.
         """
-        group = target_group(address, self.owner, labels, tls=tls, path=path)
-        self._text = json.dumps(group, indent=1) + "\n"
+
+        def text() -> str:
+            group = target_group(address, self.owner, labels(), tls=tls, path=path)
+            return json.dumps(group, indent=1) + "\n"
+
+        self._make = text
+        self._text = text()
         try:
             write_atomically(self.path, self._text)
         except OSError as error:
@@ -141,10 +152,12 @@ class TargetFile:
         while not self._end.wait(self._lease / RENEWALS):
             try:
                 owner, _ = self._found()
-                if owner == self.owner:
+                text = self._make()
+                if owner == self.owner and text == self._text:
                     os.utime(self.path)
-                elif owner is None:
-                    write_atomically(self.path, self._text)
+                elif owner in (self.owner, None):
+                    write_atomically(self.path, text)
+                    self._text = text
                 else:
                     _log.error("another exporter has taken the target file", file=str(self.path), owner=owner)
                     return

@@ -57,7 +57,15 @@ def scraped(look: PrometheusLook | None, exporter_url: str = "") -> Iterator[Fin
         yield _not_there("prometheus", look.url, look.targets, "a Prometheus")
         return
     ours = [target for target in targets if _is_ours(target, look, exporter_url)]
-    if not ours:
+    waiting = sum(target.get("health") == "unknown" for target in targets if isinstance(target, dict))
+    if not ours and waiting:
+        # It has just started: whose these are, their metrics have to tell.
+        yield Finding(
+            "prometheus", Status.WARN,
+            f"{look.url} has not yet scraped {waiting} of {len(targets)} targets; none of the others is a "
+            "clio-exporter", "Ask again in a minute",
+        )  # fmt: skip
+    elif not ours:
         yield Finding(
             "prometheus", Status.FAIL,
             f"{look.url} has {len(targets)} targets, and none of them is a clio-exporter",

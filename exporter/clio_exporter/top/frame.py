@@ -15,6 +15,8 @@ COLLECTORS: Final = frozenset({"node", "worker", "bdev"})
 _LABEL = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(r"\\(.)")
 _MAX_LABELS: Final = 1 << 17
+_LONGEST: Final = 60.0
+"""Seconds over which a rate is still one of now."""
 Labels = Mapping[str, str]
 Key = tuple[str, str, str]
 
@@ -135,6 +137,8 @@ class Frame:
 
     at: float
     nodes: Mapping[Key, Node] = field(default_factory=dict)
+    counted: Mapping[Key, tuple[float, Node]] = field(default_factory=dict, repr=False)
+    """When each node last told of workers or devices, and what: a rate needs no frame in between."""
 
     def tiers(self) -> dict[str, list[Device]]:
         """Devices by their kind."""
@@ -154,7 +158,7 @@ def filled(devices: Iterable[Device]) -> float | None:
 
 
 def read_frame(text: str, at: float, before: Frame | None = None) -> Frame:
-    """The frame of an exposition, with rates since the frame before."""
+    """The frame of an exposition, with rates since each node told last, a minute ago at most."""
     nodes: dict[Key, Node] = {}
     for line in text.splitlines():
         name, brace, rest = line.partition("{")
@@ -168,11 +172,16 @@ def read_frame(text: str, at: float, before: Frame | None = None) -> Frame:
         if node is None:
             node = nodes[key] = Node(*key)
         put(node, labels, float(value))
-    if before is not None and at > before.at:
-        for key, node in nodes.items():
-            if (old := before.nodes.get(key)) is not None:
-                _rates(node, old, at - before.at)
-    return Frame(at, nodes)
+    counted: dict[Key, tuple[float, Node]] = {}
+    for key, node in nodes.items():
+        last = before.counted.get(key) if before is not None else None
+        if last is not None and last[0] < at <= last[0] + _LONGEST:
+            _rates(node, last[1], at - last[0])
+        if node.workers or node.devices:
+            counted[key] = (at, node)
+        elif last is not None:
+            counted[key] = last
+    return Frame(at, nodes, counted)
 
 
 def _rates(node: Node, old: Node, seconds: float) -> None:

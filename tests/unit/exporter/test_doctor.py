@@ -246,6 +246,17 @@ def test_a_token_goes_along_but_not_after_a_redirect() -> None:
     assert answer.status == 302
 
 
+def test_a_prometheus_that_has_just_started() -> None:
+    def seen(*targets: dict[str, Any]) -> list[str]:
+        answer = Answer(200, json.dumps({"data": {"activeTargets": targets}}).encode())
+        look = PrometheusLook("http://p", answer)
+        return [status for status, _ in statuses(checks_services.scraped(look))]
+
+    foreign = {"scrapePool": "x", "labels": {"job": "x", "instance": "i"}}
+    assert seen({**foreign, "health": "unknown"}) == ["warn"]
+    assert seen({**foreign, "health": "up"}) == ["fail"]
+
+
 def test_an_exporter_of_another_version_and_one_that_sees_no_node() -> None:
     metrics = b'clio_exporter_build_info{python="3",version="0.0.1"} 1\nclio_node_up{node_id="0"} 0\n'
     with serving({"/metrics": (200, metrics)}) as url:

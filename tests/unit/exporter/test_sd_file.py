@@ -39,7 +39,7 @@ def test_it_is_there_while_it_is_open_and_leaves_nothing(tmp_path: Path) -> None
     path = tmp_path / "clio.json"
     with TargetFile(path, LEASE) as file:
         assert not path.exists()
-        file.publish("h:1", {})
+        file.publish("h:1", dict)
         assert targets(path) == ["h:1"]
         assert path.stat().st_mode & 0o777 == 0o644
     assert list(tmp_path.iterdir()) == []
@@ -48,7 +48,7 @@ def test_it_is_there_while_it_is_open_and_leaves_nothing(tmp_path: Path) -> None
 def test_the_lease_is_renewed_and_a_removed_file_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "clio.json"
     with TargetFile(path, LEASE) as file:
-        file.publish("h:1", {})
+        file.publish("h:1", dict)
         os.utime(path, (0, 0))
         eventually("renewed", lambda: time.time() - path.stat().st_mtime < 5)
         path.unlink()
@@ -56,12 +56,22 @@ def test_the_lease_is_renewed_and_a_removed_file_comes_back(tmp_path: Path) -> N
         assert targets(path) == ["h:1"]
 
 
+def test_labels_that_change_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "clio.json"
+    labels = {"site": "x"}
+    with TargetFile(path, LEASE) as file:
+        file.publish("h:1", lambda: labels)
+        labels = {"site": "y"}
+        written = target_group("h:1", file.owner, labels)
+        eventually("the new labels", lambda: json.loads(path.read_text()) == written)
+
+
 def test_one_that_is_held_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "clio.json"
     with TargetFile(path, LEASE) as first:
         for publish in (False, True):
             if publish:
-                first.publish("h:1", {})
+                first.publish("h:1", dict)
             with pytest.raises(ConfigError, match="belongs to an exporter that runs on this host"):
                 TargetFile(path, LEASE).take()
         assert targets(path) == ["h:1"]
@@ -75,7 +85,7 @@ def test_one_of_another_host_counts_for_its_lease(tmp_path: Path) -> None:
     assert targets(path) == ["gone:9777"]
     assert [p.name for p in tmp_path.iterdir()] == ["clio.json"]
     with TargetFile(path, 5) as file:
-        file.publish("h:1", {})
+        file.publish("h:1", dict)
         assert targets(path) == ["h:1"]
     assert not path.exists()
 
@@ -85,7 +95,7 @@ def test_one_of_a_killed_process_of_this_host_is_taken_over_at_once(tmp_path: Pa
     dead = TargetFile(path, 60)
     write(path, dead.owner, age=0)
     with TargetFile(path, 60) as file:
-        file.publish("h:1", {})
+        file.publish("h:1", dict)
         assert targets(path) == ["h:1"]
 
 
@@ -99,14 +109,14 @@ def test_without_locks_only_the_lease_counts(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(ConfigError, match="renewed it"):
         TargetFile(path, 60).take()
     with TargetFile(path, 5) as file:
-        file.publish("h:1", {})
+        file.publish("h:1", dict)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_one_that_was_taken_over_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "clio.json"
     with TargetFile(path, LEASE) as file:
-        file.publish("h:1", {})
+        file.publish("h:1", dict)
         write(path, "elsewhere:1:a", age=0)
     assert targets(path) == ["gone:9777"]
 

@@ -94,6 +94,15 @@ def test_rates_are_those_of_the_counters_between_two_frames() -> None:
     assert (node.tasks, node.read, node.written, node.traffic) == (25, 0, 2048, 2048)
 
 
+def test_a_missed_frame_costs_no_rate() -> None:
+    first = read_frame(text(100, 0), 5.0)
+    missed = read_frame('clio_node_up{node_id="0",hostname="n\\"0"} 0\n', 7.0, first)
+    assert by_id(missed)["0"].tasks is None
+    node = by_id(read_frame(text(180, 4096), 9.0, missed))["0"]
+    assert (node.tasks, node.written) == (20, 1024)
+    assert by_id(read_frame(text(180, 4096), 70.0, missed))["0"].tasks is None
+
+
 def test_after_a_restart_there_is_no_rate() -> None:
     first = read_frame(text(100), 5.0)
     assert by_id(read_frame(text(10), 7.0, first))["0"].tasks is None
