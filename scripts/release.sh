@@ -2,6 +2,8 @@
 # Makes what a release consists of, in dist/: docs/releasing.md. Uploads nothing.
 #
 #   scripts/release.sh PYTHON    with the interpreter of the environment that has the project and its extra `release`
+#
+# Environment: BASE_IMAGE = what the images are made from, where the Dockerfile's own cannot be had (docs/docker.md).
 set -eu
 
 [ $# -eq 1 ] || { echo "usage: scripts/release.sh PYTHON" >&2; exit 2; }
@@ -27,8 +29,9 @@ sed "s/^dynamic = \[\"version\"\]$/version = \"$version\"/" pyproject.toml >"$en
 (cd dist && sha256sum -- *.whl *.tar.gz *.cdx.json >SHA256SUMS)
 
 if docker info >/dev/null 2>&1; then
-    docker build --tag "clio-exporter:$version" --target exporter .
-    docker build --tag "clio-node:$version" --target node .
+    for image in exporter node; do
+        docker build --tag "clio-$image:$version" --target "$image" ${BASE_IMAGE:+--build-arg "BASE_IMAGE=$BASE_IMAGE"} .
+    done
 else
     echo "release: no Docker engine answers: images were not built" >&2
 fi
