@@ -23,7 +23,7 @@ class Recording:
 
     Attributes:
         record: its name, ``level:metric:operation``.
-        what: what it tells, for docs/alerting.md; rules of one name have it once.
+        what: what it tells, for docs/recorded-series.md; rules of one name have it once.
         labels: labels that the rule adds.
         comment: why the expression is as it is.
     """

@@ -1,4 +1,4 @@
-"""The tables of docs/alerting.md."""
+"""The tables of docs/alerting.md and docs/recorded-series.md."""
 
 from __future__ import annotations
 

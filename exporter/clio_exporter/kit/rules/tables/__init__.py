@@ -37,7 +37,7 @@ level:metric:operation, where the level says the labels:
 A cluster without a name has no `cluster` label; every rule works with and without it.
 Where several exporters see a node, or /metrics and /probe both have it, every figure is the highest of theirs: `max by`
 comes before any sum or count.
-What a runtime does not report has no series here either. Documented in docs/alerting.md.
+What a runtime does not report has no series here either. Documented in docs/recorded-series.md.
 """,
         groups=(
             series_nodes.WORKERS,

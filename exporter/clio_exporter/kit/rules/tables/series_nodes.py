@@ -75,7 +75,7 @@ WORKERS: Final = Group(
             comment=(
                 "Share of the scrapes that found a worker at most ten idle turns of its loop "
                 "after its last work, averaged over the workers. Not clio_worker_active: the "
-                "scrape's own queries make idle workers active (docs/alerting.md)."
+                "scrape's own queries make idle workers active (docs/recorded-series.md)."
             ),
             expr="""
             avg by ([[node]]) (
