@@ -10,6 +10,7 @@ KINDS = {
     "silent": "reads requests and never answers",
     "garbage": "answers with random bytes in the body",
     "truncated": "answers with the first <bytes> of the frame",
+    "huge": "answers with frames of <megabytes>",
     "duplicated": "sends every answer twice",
     "wrong-id": "answers with another net_key",
     "restarting": "drops connections, stays away for <seconds> (1), comes back as another process",
@@ -91,6 +92,8 @@ def spoil(frame: bytes, body_at: int, faults: dict[str, Fault], noise: random.Ra
         frame = frame[:body_at] + noise.randbytes(len(frame) - body_at)
     if "wrong-id" in faults:
         frame = frame[:64] + bytes(byte ^ 0xA5 for byte in frame[_NET_KEY]) + frame[72:]
+    if "huge" in faults:
+        frame = frame.ljust(int(faults["huge"].number) << 20, b"\0")
     if "truncated" in faults:
         frame = frame[: int(faults["truncated"].number)]
     return frame
