@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import random
@@ -72,6 +73,12 @@ class PortReservation:
 
 # What was found last: nobody else is told the same before whoever asked has had the time to use it.
 _found: deque[PortReservation] = deque()
+
+
+@atexit.register
+def _release_found() -> None:
+    while _found:
+        _found.popleft().release()
 
 
 def find_base_port(nodes: int, *, start: int = 21013, stop: int = 31000, port_step: int = 10) -> int:
