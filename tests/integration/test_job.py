@@ -22,6 +22,7 @@ from clio_exporter.report.questions import Range
 from clio_lab.child import ChildProcess
 from clio_lab.demo.cluster import LocalCluster
 from clio_lab.simulator.process import SimulatorProcess
+from tests import grafana_stand_in
 from tests.exporter_process import COMMAND, ExporterProcess, clean_environment, eventually, run_exporter
 from tests.ports import free_port
 from tests.prometheus import Prometheus
@@ -124,13 +125,14 @@ def test_from_start_to_open(run: Any, hostfile: Path, tmp_path: Path) -> None:
     with_opened(
         tmp_path, directory, lambda port: query(port, f"count_over_time({up}[1h])", time=ended["ended"])
     )
+    with_grafana(tmp_path, directory, ended["began"], ended["ended"])
 
 
 def with_opened(tmp_path: Path, directory: Path, ask: Any, count: int = NODES) -> None:
     """`job open`: nothing but the saved samples is there; ended by Ctrl-C, and its Prometheus with it."""
     log = tmp_path / "open.log"
     with ChildProcess(
-        "open", [*COMMAND, "job", "open", str(directory)],
+        "open", [*COMMAND, "job", "open", "--no-grafana", str(directory)],
         log_path=log, environment=clean_environment(tmp_path / "home"), directory=tmp_path,
     ) as opened:  # fmt: skip
         eventually("it is open", lambda: "Ctrl-C" in log.read_text(), 60)
@@ -140,6 +142,44 @@ def with_opened(tmp_path: Path, directory: Path, ask: Any, count: int = NODES) -
         opened.send_signal(signal.SIGINT)
         assert opened.wait(30) == 0, log.read_text()
         assert [child for child in children if child.is_running()] == []
+
+
+def with_grafana(tmp_path: Path, directory: Path, began: float, ended: float) -> None:
+    """`job open` where there is a Grafana (its stand-in): our dashboards at the job's time, on its data."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    grafana_stand_in.write(programs)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    more = {
+        "PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(temporary), "GF_SERVER_HTTP_PORT": "1",
+    }  # fmt: skip
+    log = tmp_path / "grafana.log"
+    with ChildProcess(
+        "open", [*COMMAND, "job", "open", str(directory)],
+        log_path=log, environment=clean_environment(tmp_path / "home", more), directory=tmp_path,
+    ) as opened:  # fmt: skip
+        eventually("it is open", lambda: "Ctrl-C" in log.read_text(), 120)
+        prometheus, shown, _ = log.read_text().splitlines()
+        place = urllib.parse.urlsplit(shown.rpartition(" ")[2])
+        asked = urllib.parse.parse_qs(place.query)
+        assert 1000 * began - 10_000 < float(asked["from"][0]) <= 1000 * began
+        assert 1000 * ended <= float(asked["to"][0]) < 1000 * ended + 10_000
+
+        def get(path: str) -> Any:
+            with urllib.request.urlopen(f"http://{place.netloc}{path}", timeout=30) as answer:
+                return json.load(answer)
+
+        (source,) = get("/api/datasources")
+        assert [source["uid"]] == asked["var-datasource"]
+        assert source["url"] == prometheus.rpartition(" ")[2]
+        assert place.path.removeprefix("/d/") in {board["uid"] for board in get("/api/search")}
+        children = psutil.Process(opened.pid).children()
+        assert len(children) == 2
+        opened.send_signal(signal.SIGINT)
+        assert opened.wait(60) == 0, log.read_text()
+        assert [child for child in children if child.is_running()] == []
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_job_that_was_killed_leaves_its_data(run: Any, hostfile: Path, tmp_path: Path) -> None:

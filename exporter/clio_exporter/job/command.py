@@ -12,17 +12,19 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from clio_client.config.errors import ConfigError
 from clio_client.config.fields import Field
-from clio_exporter.job import lifecycle, marks, nodes, server, state
+from clio_exporter.job import grafana, lifecycle, marks, nodes, server, state
 from clio_exporter.job.marks import Mark
-from clio_exporter.job.processes import HOST
+from clio_exporter.job.processes import HOST, Detached
 from clio_exporter.job.reporting import of_job, of_prometheus
+from clio_exporter.job.state import Job
 from clio_exporter.kit.command import url
-from clio_exporter.report import render
+from clio_exporter.report import render, source
 from clio_exporter.report.questions import Range
 from clio_exporter.scrape_command import write_atomically
 
@@ -49,8 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _directory(annotate)
     annotate.add_argument("text", metavar="TEXT", help="what happens now")
     annotate.set_defaults(do=_annotate)
-    opened = below.add_parser("open", help="start Prometheus on the data of jobs, until Ctrl-C")
+    opened = below.add_parser(
+        "open", help="start Prometheus, and Grafana where there is one, on the data of jobs, until Ctrl-C"
+    )
     opened.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="what `job start` has made")
+    opened.add_argument("--no-grafana", action="store_true", help="start Prometheus alone")
     _timeout(opened)
     opened.set_defaults(do=_open)
 
@@ -241,19 +246,40 @@ def _annotate(args: argparse.Namespace) -> int:
 
 def _open(args: argparse.Namespace) -> int:
     jobs = [(directory, state.load(directory)) for directory in args.directories]
-    with _until_signal() as ended, contextlib.ExitStack() as at_end:
+    with _until_signal() as ended, ExitStack() as at_end:
         servers = []
         for directory, job in jobs:
             opened = at_end.enter_context(server.opened(directory, args.timeout))
             servers.append(opened)
             begin = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(job.began))
             print(f"{job.title}, from {begin}: http://{HOST}:{opened.port}", flush=True)
+        if not args.no_grafana:
+            _open_grafana(jobs, servers, args.timeout, at_end)
         print("Ctrl-C ends it.", flush=True)
         while not ended.wait(0.5):
             for opened in servers:
                 if opened.wait(0) is not None:
                     raise ConfigError(str(opened.log), "tells why Prometheus has ended", "Open it again")
     return 0
+
+
+def _open_grafana(
+    jobs: Sequence[tuple[Path, Job]], servers: Sequence[Detached], seconds: float, at_end: ExitStack
+) -> None:
+    """Grafana on the opened jobs; where it cannot be had, say why."""
+    sources = []
+    for (_, job), opened in zip(jobs, servers, strict=True):
+        url = f"http://{HOST}:{opened.port}"
+        # Of one that was killed, the data tell when.
+        end = job.ended or source.newest(url) or job.began
+        sources.append(grafana.Source(job.title, url, job.interval, job.began, end))
+    try:
+        started = at_end.enter_context(grafana.opened(sources, seconds))
+    except grafana.NoGrafanaError as error:
+        print(f"Without Grafana: {error}", flush=True)
+        return
+    for number, each in enumerate(sources):
+        print(f"{each.title} in Grafana: {grafana.link(started.port, number, each)}", flush=True)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -45,17 +45,29 @@ class Detached:
         name: what messages call it.
         command: the program and its arguments.
         log: where its output goes, added at the end.
-        port: on which it is to listen on loopback, with `/-/ready`.
+        port: on which it is to listen on loopback.
+        ready: path that answers when it serves.
+        env: its environment, without the mark (default: ours).
     """
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, port: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        port: int,
+        *,
+        ready: str = "/-/ready",
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.log = log
         self.port = port
+        self._ready = ready
         with log.open("ab") as output:
             self._popen = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True, env={**os.environ, MARK: name},
+                start_new_session=True, env={**(os.environ if env is None else env), MARK: name},
             )  # fmt: skip
         self.record = ProcessRecord(self._popen.pid, psutil.Process(self._popen.pid).create_time(), port)
 
@@ -73,7 +85,7 @@ class Detached:
                     f"{self.name} ended with status {self._popen.returncode}: {last_lines(self.log)}"
                 )
             # Its own listener, not one of a stranger's that was quicker to take the port.
-            if self._listens() and service.get("/-/ready").ok:
+            if self._listens() and service.get(self._ready).ok:
                 return
             if time.monotonic() >= deadline:
                 raise ConfigError(

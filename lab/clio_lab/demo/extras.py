@@ -16,6 +16,7 @@ from clio_lab.demo.kit import Kit
 from clio_lab.demo.preflight import choose_port
 from clio_lab.demo.stack import Component
 from clio_lab.demo.state import State
+from clio_web.grafana_server import Program, find_program
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def make(
         ),
     ]
     if grafana:
-        program = grafana_server.find_program()
+        program = find_program()
         kit = _dashboards(directory, ports, program)
         found.append(
             background(
@@ -98,7 +99,7 @@ def _rules(directory: Path, ports: Ports, exporter: str) -> Kit:
     )
 
 
-def _dashboards(directory: Path, ports: Ports, program: grafana_server.Program | None) -> Kit:
+def _dashboards(directory: Path, ports: Ports, program: Program | None) -> Kit:
     host = monitoring.HOST
     return Kit(
         "dashboards",

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +18,7 @@ from clio_lab.demo.kit import Kit
 from clio_lab.demo.monitoring import HOST
 from clio_lab.demo.stack import clean_environment, no_answer
 from clio_lab.demo.state import State
+from clio_web.grafana_server import Program, configuration
 
 PORT: Final = 3000
 IMAGE: Final = "grafana/grafana:12.1.1"
@@ -26,7 +26,7 @@ IMAGE: Final = "grafana/grafana:12.1.1"
 IN_CONTAINER: Final = "/etc/clio"
 """Where the container finds the directory with the kit."""
 
-_SHARE = Path("/usr/share/grafana")
+_MADE: Final = "Made by `clio-exporter demo`."
 _START_SECONDS = 120.0
 _PULL_SECONDS = 1800.0
 _ENGINE_SECONDS = 10.0
@@ -36,74 +36,6 @@ _HOW_TO = (
     "install Grafana (https://grafana.com/docs/grafana/latest/setup-grafana/installation/), "
     "then start the demo again; --no-grafana leaves it out"
 )
-
-
-@dataclass(frozen=True)
-class Program:
-    """An installed Grafana: how its server is started, and where its pages are, as far as that is known."""
-
-    command: tuple[str, ...]
-    home: Path | None
-
-
-def find_program(path: str | None = None, share: Path = _SHARE) -> Program | None:
-    """The `grafana` or `grafana-server` on `path` (default: PATH) or under `share`; None without one.
-
-    What Debian's package has in /usr/sbin reads its own configuration, so the program behind it is taken.
-    """
-    behind = [share / "bin" / name for name in ("grafana", "grafana-server")]
-    packaged = next((file for file in behind if os.access(file, os.X_OK)), None)
-    found = next(
-        filter(None, (shutil.which(name, path=path) for name in ("grafana", "grafana-server"))), None
-    )
-    if packaged is not None and (found is None or Path(found).parent == Path("/usr/sbin")):
-        found = str(packaged)
-    if found is None:
-        return None
-    homes = (Path(found).resolve().parent.parent, share)
-    home = next((each for each in homes if (each / "conf" / "defaults.ini").is_file()), None)
-    server = ("server",) if Path(found).name == "grafana" else ()
-    return Program((found, *server), home)
-
-
-def configuration(directory: str, data: str | None, port: int) -> str:
-    """grafana.ini: who comes may look at everything and change nothing; nobody can log in.
-
-    `directory` is where Grafana finds the kit; without `data` it has its own place for what it writes.
-    """
-    paths = f"data = {data}\nlogs = {data}/log\nplugins = {data}/plugins\n" if data is not None else ""
-    return f"""\
-# Made by `clio-exporter demo`.
-[paths]
-{paths}provisioning = {directory}/provisioning
-[server]
-http_addr = {HOST}
-http_port = {port}
-root_url = http://{HOST}:{port}/
-[auth]
-disable_login_form = true
-[auth.basic]
-enabled = false
-[auth.anonymous]
-enabled = true
-org_role = Viewer
-hide_version = true
-[security]
-disable_initial_admin_creation = true
-[dashboards]
-default_home_dashboard_path = {directory}/dashboards/clio-topology.json
-min_refresh_interval = 5s
-[analytics]
-reporting_enabled = false
-check_for_updates = false
-check_for_plugin_updates = false
-[plugins]
-preinstall_disabled = true
-[news]
-news_feed_enabled = false
-[log]
-mode = console
-"""
 
 
 class Grafana:
@@ -179,7 +111,9 @@ class Grafana:
         self._state.remember(directories=[str(self._data)])
         (self._data / "plugins").mkdir(parents=True, exist_ok=True)
         settings = directory / "grafana.ini"
-        settings.write_text(configuration(str(directory), str(self._data), self._port), encoding="utf-8")
+        settings.write_text(
+            configuration(_MADE, str(directory), str(self._data), self._port), encoding="utf-8"
+        )
         home = [f"--homepath={program.home}"] if program.home is not None else []
         return [*program.command, *home, f"--config={settings}"]
 
@@ -193,7 +127,7 @@ class Grafana:
         progress(f"starting {self.name} ({IMAGE}) on {HOST}:{self._port}")
         directory = self._kit.directory()
         settings = directory / "grafana.ini"
-        settings.write_text(configuration(IN_CONTAINER, None, self._port), encoding="utf-8")
+        settings.write_text(configuration(_MADE, IN_CONTAINER, None, self._port), encoding="utf-8")
         for path in (directory, *directory.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)  # its user is another one
         self._state.remember(containers=[self._container])

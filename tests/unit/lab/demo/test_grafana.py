@@ -15,6 +15,8 @@ from clio_lab.demo.command import _SERVERS
 from clio_lab.demo.errors import DemoError, InterruptedStartError
 from clio_lab.demo.kit import Kit
 from clio_lab.demo.state import State
+from clio_web import grafana_server
+from clio_web.grafana_server import Program, find_program
 from tests.paths import ROOT
 
 
@@ -48,13 +50,13 @@ def test_an_unpacked_archive_on_the_path(tmp_path: Path) -> None:
     (tmp_path / "grafana-12" / "conf" / "defaults.ini").touch()
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "grafana").symlink_to(program)
-    found = grafana.find_program(str(tmp_path / "path"), tmp_path / "share")
-    assert found == grafana.Program((str(tmp_path / "path" / "grafana"), "server"), program.parent.parent)
+    found = find_program(str(tmp_path / "path"), tmp_path / "share")
+    assert found == Program((str(tmp_path / "path" / "grafana"), "server"), program.parent.parent)
 
 
 def test_an_older_server_program(tmp_path: Path) -> None:
     program = executable(tmp_path / "grafana-server")
-    assert grafana.find_program(str(tmp_path), tmp_path / "share") == grafana.Program((str(program),), None)
+    assert find_program(str(tmp_path), tmp_path / "share") == Program((str(program),), None)
 
 
 def test_the_package_that_is_not_on_the_path(tmp_path: Path) -> None:
@@ -62,11 +64,11 @@ def test_the_package_that_is_not_on_the_path(tmp_path: Path) -> None:
     program = executable(share / "bin" / "grafana")
     (share / "conf").mkdir()
     (share / "conf" / "defaults.ini").touch()
-    assert grafana.find_program(str(tmp_path), share) == grafana.Program((str(program), "server"), share)
+    assert find_program(str(tmp_path), share) == Program((str(program), "server"), share)
 
 
 def test_none(tmp_path: Path) -> None:
-    assert grafana.find_program(str(tmp_path), tmp_path / "share") is None
+    assert find_program(str(tmp_path), tmp_path / "share") is None
 
 
 # --- its configuration ---------------------------------------------------------------------------
@@ -75,7 +77,7 @@ def test_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [None, "/data"])
 def test_who_comes_sees_everything_and_changes_nothing(data: str | None) -> None:
     ini = configparser.ConfigParser(interpolation=None)
-    ini.read_string(grafana.configuration("/kit", data, 3456))
+    ini.read_string(grafana_server.configuration("Made.", "/kit", data, 3456))
     assert ini["server"]["http_addr"] == "127.0.0.1"
     assert ini["server"]["http_port"] == "3456"
     assert ini["auth.anonymous"]["org_role"] == "Viewer"
