@@ -8,13 +8,14 @@ VENV ?= .venv
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 SOAK_SECONDS ?= 600
+MUTANTS_ARGS ?=
 # Processes that share the tests. Most tests wait for real parts, so more than two processors can run at once.
 WORKERS ?= 4
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.clio-exporter-installed
 
-.PHONY: help setup system-packages demo test test-fast lint format docs alert-tables rules dashboards soak bench release clean distclean
+.PHONY: help setup system-packages demo test test-fast lint format docs alert-tables rules dashboards soak bench mutants release clean distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +71,10 @@ soak: setup ## Scrape real runtimes in every way for SOAK_SECONDS (600) and chec
 
 bench: setup ## Measure the exporter against simulated clusters
 	$(BIN)/python -m tests.bench.scale
+
+mutants: setup ## Break core modules in a sample of places, and see which the unit tests notice (an hour; MUTANTS_ARGS="--help")
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -e '.[mutants]'
+	$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
 
 release: setup ## Make wheel, source distribution, SBOM and images; upload nothing
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -e '.[release]'

@@ -49,6 +49,21 @@ def test_refused_with_what_is_accepted(text: str) -> None:
         parse_search(text)
 
 
+def test_what_is_refused_is_shown_but_not_at_length() -> None:
+    with pytest.raises(SearchError, match="'1-2-3' is neither"):
+        parse_search("1-2-3")
+    with pytest.raises(SearchError, match=r"'x!{39}' has") as caught:
+        parse_search("x" + "!" * 39)
+    assert "..." not in str(caught.value)
+    with pytest.raises(SearchError, match=r"'x!{38}\.\.\.' has"):
+        parse_search("x" + "!" * 200)
+
+
+def test_as_long_as_it_may_be() -> None:
+    assert len(parse_search(",".join("1" * MAX_PARTS)).ranges) == MAX_PARTS
+    assert parse_search("n" * MAX_LENGTH).keyword == "n" * MAX_LENGTH
+
+
 @given(RANGES)
 def test_ids_select_exactly_the_union_of_their_ranges(ranges: list[tuple[int, int]]) -> None:
     text = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)

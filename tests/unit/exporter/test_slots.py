@@ -58,6 +58,40 @@ def test_our_own_slowness_lets_nobody_else_in(monkeypatch: pytest.MonkeyPatch) -
     assert asyncio.run(main()) == 0
 
 
+class Timer:
+    """One that fires ``late`` seconds after its time."""
+
+    def __init__(self, late: float) -> None:
+        self.late = late
+
+    def when(self) -> float:
+        return asyncio.get_running_loop().time() - self.late
+
+    def cancel(self) -> None:
+        return
+
+
+@pytest.mark.parametrize(("late", "turns"), [(0.0, 1), (slots.LAG_S + 3600, slots.PATIENCE + 1)])
+def test_our_own_slowness_is_held_against_nobody_a_few_times(late: float, turns: int) -> None:
+    async def main() -> int:
+        free = Slots(1)
+        async with free.hold():
+            pass
+        slot, turn = free.hold(), 0
+        await slot.__aenter__()
+        while not free._free._value:
+            turn += 1
+            assert slot._timer is not None
+            slot._timer.cancel()
+            slot._timer = Timer(late)  # type: ignore[assignment]
+            slot._is_slow()
+        await slot.__aexit__()
+        assert free._free._value == 1
+        return turn
+
+    assert asyncio.run(main()) == turns
+
+
 def test_an_empty_queue_is_waited_for_until_the_deadline() -> None:
     async def main() -> list[str]:
         slots, order = Slots(1), list[str]()
