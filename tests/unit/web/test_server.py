@@ -363,13 +363,13 @@ def test_what_two_servers_could_read_differently_is_refused_and_closed(start: St
 
 def test_stop_lets_a_request_finish(start: Start, service: Service) -> None:
     service.gate = threading.Event()
-    server = start(limits=ServerLimits(stop_timeout=5.0, spare_threads=2), max_requests=2)
+    server = start(limits=ServerLimits(stop_timeout=PATIENCE, spare_threads=2), max_requests=2)
     address = server.addresses[0]
     with ThreadPoolExecutor(2) as pool:
         running = pool.submit(ask, server)
         assert service.entered.acquire(timeout=PATIENCE)
         stopping = pool.submit(server.stop)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE / 2
         while True:  # the listener closes first
             try:
                 socket.create_connection(address, timeout=1).close()
@@ -391,7 +391,7 @@ def test_stop_is_bounded(start: Start, service: Service) -> None:
         assert service.entered.acquire(timeout=PATIENCE)
         begun = time.monotonic()
         server.stop()
-        assert time.monotonic() - begun < 4
+        assert time.monotonic() - begun < 15  # the request itself would go on for 20
         assert read_to_end(sock) == b""
     service.gate.set()
 
