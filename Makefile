@@ -9,6 +9,7 @@ DEMO_ARGS ?=
 PYTEST_ARGS ?=
 SOAK_SECONDS ?= 600
 MUTANTS_ARGS ?=
+BENCH_ARGS ?=
 # Processes that share the tests. Most tests wait for real parts, so more than two processors can run at once.
 WORKERS ?= 4
 
@@ -69,8 +70,8 @@ dashboards: setup ## Generate grafana/dashboards/*.json
 soak: setup ## Scrape real runtimes in every way for SOAK_SECONDS (600) and check what it leaves behind
 	CLIO_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak --timeout=0 $(PYTEST_ARGS)
 
-bench: setup ## Measure the exporter against simulated clusters
-	$(BIN)/python -m tests.bench.scale
+bench: setup ## Measure scrapes of simulated and real nodes as ratios (BENCH_ARGS=--write puts them into docs/performance.md)
+	$(BIN)/python -m tests.bench.scale $(BENCH_ARGS)
 
 mutants: setup ## Break core modules in a sample of places, and see which the unit tests notice (an hour; MUTANTS_ARGS="--help")
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -e '.[mutants]'
