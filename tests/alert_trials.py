@@ -51,15 +51,25 @@ class Figures:
         """A kind of cluster, what it went through, and the alerts that it has nothing for."""
         self._put("silent", kind, {"phases": phases, "unwatched": sorted(unwatched)})
 
-    def seen(self, alert: str, fault: str, seconds: float, fired: Collection[str]) -> set[str]:
-        """A fault, and what it made fire; returns what should not have, held back by nothing."""
+    def seen(
+        self,
+        alert: str,
+        fault: str,
+        seconds: float,
+        fired: Collection[str],
+        with_it: frozenset[str] = frozenset(),
+    ) -> set[str]:
+        """A fault, and what it made fire; returns what should not have, held back by nothing.
+
+        `with_it` are alerts that are meant to fire beside the fault's own.
+        """
         besides = set(fired) - {alert}
         held_back = besides & held_back_by(alert)
         print(f"{alert} | {fault} | {seconds:.0f} s | {besides or 'nothing'}", flush=True)
-        if besides == held_back:
+        if besides <= held_back | with_it:
             at = {"fault": fault, "seconds": round(seconds), "besides": sorted(besides)}
             self._put("seen", alert, {**at, "held_back": sorted(held_back)})
-        return besides - held_back
+        return besides - held_back - with_it
 
     def _put(self, section: str, name: str, value: Any) -> None:
         figures = json.loads(self.path.read_text()) if self.path.exists() else {"silent": {}, "seen": {}}
@@ -123,10 +133,11 @@ def write_rules(directory: Path, options: Options) -> list[str]:
     return files
 
 
-def fired(prometheus: Prometheus, since: float | None = None) -> set[str]:
-    """Names of the alerts that fired at any time, or since a time (time.time())."""
+def fired(prometheus: Prometheus, since: float | None = None, of: str = "") -> set[str]:
+    """Names of the alerts that fired at any time, or since a time (time.time()); `of` are more matchers."""
     window = "1h" if since is None else f"{max(1, int(1000 * (time.time() - since)))}ms"
-    return {sample.labels["alertname"] for sample in prometheus.query(f"max_over_time({FIRING}[{window}])")}
+    firing = f"{FIRING[:-1]}, {of}}}" if of else FIRING
+    return {sample.labels["alertname"] for sample in prometheus.query(f"max_over_time({firing}[{window}])")}
 
 
 def evaluations(prometheus: Prometheus) -> Counter[str]:

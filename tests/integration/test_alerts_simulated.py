@@ -34,6 +34,7 @@ from tests.alert_trials import (
     unwatched,
     write_rules,
 )
+from tests.exporter_process import eventually
 from tests.ports import free_port
 from tests.system import needs_system
 from tests.unit.web.support import Authority, client_context, write
@@ -60,6 +61,7 @@ class Watched(Watch):
         faster: int = FASTER,
         *,
         tls: bool = False,
+        arrays: int = 0,
     ) -> None:
         self.nodes = nodes
         self.hostfile = directory / "hosts"
@@ -72,6 +74,8 @@ class Watched(Watch):
             "4",
             "--bdevs",
             "2",
+            "--arrays",
+            str(arrays),
             "--hostfile",
             str(self.hostfile),
             *SLOWLY,
@@ -122,10 +126,10 @@ class Watched(Watch):
 
 @contextmanager
 def watched(
-    directory: Path, nodes: int, interval: int, faster: int = FASTER, *, tls: bool = False
+    directory: Path, nodes: int, interval: int, faster: int = FASTER, *, tls: bool = False, arrays: int = 0
 ) -> Iterator[Watched]:
     with ExitStack() as running:
-        yield Watched(running, directory, nodes, interval, faster, tls=tls)
+        yield Watched(running, directory, nodes, interval, faster, tls=tls, arrays=arrays)
 
 
 @pytest.mark.alone  # scrapes of 500 nodes within five seconds; what else measures times goes on beside it
@@ -177,13 +181,14 @@ def test_500_nodes_alert_nobody(tmp_path: Path) -> None:
 class Fault:
     """Faults of simulated nodes by number, and the alert that they are for.
 
-    `but` wait as long as in real time meanwhile.
+    `but` wait as long as in real time meanwhile. `with_it` are alerts that are meant to fire too.
     """
 
     alert: str
     what: str
     faults: dict[int, str]
     but: Collection[str] = ()
+    with_it: frozenset[str] = frozenset()
 
 
 FAULTS = (
@@ -204,13 +209,33 @@ FAULTS = (
         dict.fromkeys((3, 4, 5, 6), "refused"),
     ),
 )
+DEVICES = (
+    Fault("ClioNodeGpuMemoryPressure", "97 % of the memory of a node's GPU in use", {1: "gpu-memory:97"}),
+    Fault("ClioNodeStorageAlmostFull", "devices in memory full, the file to 89 %", {2: "full:89"}),
+    Fault("ClioBdevFailurePredicted", "a device has 20 days to live", {3: "failing:20"}),
+    Fault("ClioBdevFailureImminent", "a device has 2 days to live", {4: "failing:2"}),
+    Fault("ClioSafeBdevDegraded", "one of six members of an array is faulty", {5: "faulty:1"}),
+    Fault(
+        "ClioSafeBdevRecovering",
+        "a member of an array is being rebuilt",
+        {6: "rebuild:40"},
+        with_it=frozenset({"ClioSafeBdevDegraded"}),
+    ),
+    Fault(
+        "ClioSafeBdevOutOfSpares", "two members of an array with two for parity are faulty", {7: "faulty:2"}
+    ),
+    Fault("ClioBdevFillsWithin4Hours", "a file that fills in 3 hours and 20 minutes", {8: "filling:600"}),
+)
+"""Faults that are made at once, each on a node of its own. The file fills for ten minutes, and has to be
+known for half an hour of the fast clock, a minute and a half.
+"""
 HURRIED = {"ClioExporterScrapeSlow": "3m", "ClioNodeStatisticsStale": "3m"}
 
 
 @pytest.fixture(scope="module")
 def twelve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """A dozen nodes for all faults, behind an exporter with a certificate."""
-    with watched(tmp_path_factory.mktemp("twelve"), 12, 2, tls=True) as cluster:
+    """A dozen nodes for all faults, each with an array, behind an exporter with a certificate."""
+    with watched(tmp_path_factory.mktemp("twelve"), 12, 2, tls=True, arrays=1) as cluster:
         yield cluster
 
 
@@ -258,3 +283,43 @@ def besides(
     twelve.wait_ready()
     prometheus.wait_for(f"absent({FIRING})", seconds=SECONDS)
     return Figures(directory).seen(alert, what, seconds, fired(prometheus, since))
+
+
+def seen(faults: Collection[Fault], cluster: Watched, directory: Path) -> None:
+    """Make all faults, wait for the alert of each, take them back; each node has its own alerts only."""
+    prometheus = cluster.prometheus
+    since, began = time.time(), time.monotonic()
+    took: dict[tuple[str, str], float] = {}
+    wanted = {(name, str(node)) for f in faults for node in f.faults for name in (f.alert, *f.with_it)}
+
+    def missing() -> set[tuple[str, str]]:
+        for sample in prometheus.query(FIRING):
+            labels = sample.labels
+            took.setdefault((labels["alertname"], labels.get("node_id", "")), time.monotonic() - began)
+        return wanted - took.keys()
+
+    try:
+        for fault in faults:
+            for node, text in fault.faults.items():
+                cluster.simulator.set_fault(node, text)
+        eventually("all alerts", lambda: not missing(), 2 * cluster.seconds, pause=0.5)
+    finally:
+        cluster.simulator.clear([node for fault in faults for node in fault.faults])
+    cluster.wait_ready()
+    prometheus.wait_for(f"absent({FIRING})", seconds=cluster.seconds)
+    assert fired(prometheus, since, 'node_id=""') == set()
+    for fault in faults:
+        (node,) = fault.faults
+        names = fired(prometheus, since, f'node_id="{node}"')
+        what = f"simulated: {fault.what}"
+        seconds = took[fault.alert, str(node)]
+        unmeant = Figures(directory).seen(fault.alert, what, seconds, names, fault.with_it)
+        assert unmeant == set(), fault.alert
+
+
+def test_faults_of_devices_are_seen_each_on_its_node(twelve: Watched, tmp_path: Path) -> None:
+    # Nothing else fills, so that the forecast needs no long wait to tell it from a burst.
+    twelve.rules({**impatient(), "ClioBdevFillsWithin4Hours": "2m"})
+    twelve.look(2)
+    twelve.prometheus.wait_for("absent(ALERTS)", seconds=SECONDS)
+    seen(DEVICES, twelve, tmp_path)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgpack
+
 from clio_lab.simulator import model
 from clio_lab.simulator.recorded import Recording
 from clio_lab.simulator.splice import Template, array_header, elements, find, splice, template
@@ -69,6 +71,7 @@ class _Pool:
     stats: Template | None
     capacity: int = 0
     counted: bool = True
+    array: bool = False
 
 
 def _utf8(document: bytes, key: str) -> str:
@@ -94,6 +97,7 @@ class Answers:
         rate: float,
         ring: int,
         wall_offset_ns: int,
+        arrays: int = 0,
     ) -> None:
         self._nodes = nodes
         self._rate = rate
@@ -108,7 +112,8 @@ class Answers:
         self._sample_document = results["system_stats"][start:end]
         self._memory_total = _uint(self._sample_document, "ram_total_bytes")
         self._host_info = template(results["get_host_info"], [("hostname",), ("ip_address",), ("node_id",)])
-        self._pools = {pool.pool_id: pool for pool in _pools(recording, bdevs)}
+        pools = [*_pools(recording, bdevs), *_arrays(recording, arrays)]
+        self._pools = {pool.pool_id: pool for pool in pools}
         self._admin: dict[bytes, Callable[[NodeState, int], bytes]] = {
             b"worker_stats": self._worker_stats,
             b"get_host_info": self._get_host_info,
@@ -251,6 +256,7 @@ class Answers:
                 ("ip_address",): node.address,
                 ("node_id",): node.index,
                 ("is_leader",): bool(node.argument("leader", node.index == 0)),
+                **_gpu(node),
             },
         )
         moving = (
@@ -294,6 +300,8 @@ class Answers:
         if pool_id == "1.0":
             return self._admin_query(node, selector, now_ns)[1]
         pool = self._pools[pool_id]
+        if selector == b"stats" and pool.array and pool_id not in node.retired:
+            return [(node.index, _array(node, pool.name))]
         if selector != b"stats" or pool.stats is None or pool_id in node.retired:
             return []
         age = now_ns - node.started_ns
@@ -302,8 +310,57 @@ class Answers:
         reads = model.bdev_reads(node.index, pool.bdev, age, self._rate)
         writes = model.bdev_writes(node.index, pool.bdev, age, self._rate)
         counts = (reads, writes, reads * model.BLOCK, writes * model.BLOCK) if pool.counted else (0, 0, 0, 0)
-        values = (_node_name(pool.name, node.index), model.bdev_remaining(pool.capacity, writes), *counts)
-        return [(node.index, pool.stats.fill(values))]
+        values = (_node_name(pool.name, node.index), _remaining(node, pool, writes, now_ns), *counts)
+        document = pool.stats.fill(values)
+        if pool.counted and "failing" in node.conditions:
+            document = splice(document, {("predicted_ttl_days",): int(node.argument("failing", 0.0))})
+        return [(node.index, document)]
+
+
+def _remaining(node: NodeState, pool: _Pool, writes: int, now_ns: int) -> int:
+    """Free bytes of a device."""
+    if "full" in node.conditions:
+        return int(pool.capacity * (1 - node.argument("full", 0.0) / 100)) if pool.counted else 0
+    if "filling" in node.conditions and pool.counted:
+        seconds, since = node.conditions["filling"]
+        return model.bdev_filling(pool.capacity, now_ns - since, seconds)
+    return model.bdev_remaining(pool.capacity, writes)
+
+
+def _gpu(node: NodeState) -> dict[tuple[int | str, ...], float]:
+    """What a sample says of the GPU of a node that has one."""
+    if "gpu-memory" not in node.conditions:
+        return {}
+    total, percent = 8 << 30, node.argument("gpu-memory", 0.0)
+    return {
+        ("gpu_count",): 1,
+        ("hbm_total_bytes",): total,
+        ("hbm_used_bytes",): int(total * percent / 100),
+        ("hbm_usage_pct",): percent,
+    }
+
+
+def _array(node: NodeState, name: str) -> bytes:
+    """Statistics of an array. No wheel has its module: the keys are those that its source writes."""
+    rebuilt = "rebuild" in node.conditions
+    done = int(node.argument("rebuild", 0.0))
+    to_do = model.REBUILD - done if rebuilt else 0
+    document = {
+        "pool_name": name,
+        "total_capacity": model.ARRAY_BYTES,
+        "remaining_capacity": model.ARRAY_BYTES,
+        "max_failures": model.ARRAY_PARITY,
+        "parity_level": model.ARRAY_PARITY,
+        "data_count": model.ARRAY_DATA,
+        "recovery_active": rebuilt,
+        "recovery_ops_total": model.REBUILD if rebuilt else 0,
+        "recovery_ops_completed": done,
+        "recovery_ops_in_flight": min(1, to_do),
+        "recovery_ops_remaining": max(0, to_do - 1),
+        "members": model.array_members(int(node.argument("faulty", 0.0)), rebuilt),
+    }
+    packed: bytes = msgpack.packb(document)
+    return packed
 
 
 def _node_name(recorded: str, index: int) -> str:
@@ -357,6 +414,20 @@ def _pools(recording: Recording, bdevs: int) -> list[_Pool]:
         entry = splice(spare[count % len(spare)], {("pool_name",): f"ram::simulated_{number}_node0"})
         pools.append(_bdev_pool(recording, entry, f"{number}.1", count))
         count += 1
+    return pools
+
+
+def _arrays(recording: Recording, count: int) -> list[_Pool]:
+    """Arrays of devices; their entries are those of a device by another name."""
+    document = recording.results["container_stats"]
+    entries = (document[start:end] for start, end in elements(document))
+    device = next(entry for entry in entries if _utf8(entry, "chimod_name").endswith("_bdev"))
+    pools = []
+    for number in range(570, 570 + count):
+        name = f"safe::simulated_{number}"
+        entry = splice(device, {("chimod_name",): "clio_safe_bdev", ("pool_name",): name})
+        pool_id = f"{number}.0"
+        pools.append(_Pool(pool_id, _entry_template(entry, pool_id), name, None, None, array=True))
     return pools
 
 

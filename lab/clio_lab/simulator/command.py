@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--workers", type=int, default=default.workers, help="worker threads a node (default %(default)s)")
     add("--bdevs", type=int, default=default.bdevs, help="block devices a node (default %(default)s)")
+    add("--arrays", type=int, default=default.arrays, help="arrays of devices a node (default %(default)s)")
     add(
         "--rate", type=float, default=default.rate, help="factor on all counters' speed (default %(default)s)"
     )
@@ -97,7 +98,7 @@ def config_from(args: argparse.Namespace) -> SimulatorConfig:
     nodes: int = args.nodes
     if nodes < 1:
         raise ValueError(f"--nodes {nodes}: at least one node")
-    for name, least in (("workers", 0), ("bdevs", 0), ("ring", 1), ("io_threads", 1)):
+    for name, least in (("workers", 0), ("bdevs", 0), ("arrays", 0), ("ring", 1), ("io_threads", 1)):
         if getattr(args, name) < least:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: at least {least}")
     for name in ("rate", "age", "heartbeat"):
@@ -126,6 +127,7 @@ def config_from(args: argparse.Namespace) -> SimulatorConfig:
         generations=dict(_node_generation(text, nodes) for text in args.node_generation),
         workers=args.workers,
         bdevs=args.bdevs,
+        arrays=args.arrays,
         rate=args.rate,
         age=args.age,
         ring=args.ring,

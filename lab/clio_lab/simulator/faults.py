@@ -27,13 +27,24 @@ KINDS = {
     "stuck": "its workers have tasks queued and complete none",
     "backlog": "<tasks> a second more wait in the queue of each worker",
     "busy": "its workers are never idle, with 20 tasks queued for each",
+    "gpu-memory": "it has a GPU, with <percent> of its memory in use",
+    "full": "its devices in memory are full, its files to <percent>",
+    "filling": "its files are half full, and full <seconds> later",
+    "failing": "its files are predicted to fail in <days>",
+    "faulty": "<count> members of each of its arrays are faulty",
+    "rebuild": "a member of each of its arrays is being rebuilt: <percent>",
 }
 """Name of each fault and what it does; ``<...>`` is the argument."""
 
 PORT_FAULTS = frozenset({"refused", "hang", "non-zmq"})
 """Faults that take the ZeroMQ socket off the port."""
 
-CONDITIONS = frozenset({"clock", "frozen", "memory", "leader", "stuck", "backlog", "busy"})
+CONDITIONS = frozenset(
+    {
+        "clock", "frozen", "memory", "leader", "stuck", "backlog", "busy",
+        "gpu-memory", "full", "filling", "failing", "faulty", "rebuild",
+    }
+)  # fmt: skip
 """Faults that are not in how a node answers, but in what it says of itself."""
 
 _DEFAULTS = {"restarting": "1"}

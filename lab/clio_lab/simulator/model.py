@@ -46,6 +46,12 @@ def queued_tasks(node: int, worker: int, age_ns: int) -> int:
     return (age_ns // SECOND + 7 * node + 3 * worker) % 11
 
 
+ARRAY_DATA = 4
+ARRAY_PARITY = 2
+ARRAY_BYTES = 1 << 30
+REBUILD = 100
+"""Operations that the rebuild of an array's member takes."""
+
 FILE = 0
 """The `bdev_type` of a file; others are memory."""
 
@@ -63,6 +69,29 @@ def bdev_writes(node: int, bdev: int, age_ns: int, rate: float) -> int:
 def bdev_remaining(total: int, writes: int) -> int:
     """Free bytes of a device of ``total`` bytes after ``writes`` blocks; it is emptied when 90 % full."""
     return total - (writes * BLOCK) % (total * 9 // 10)
+
+
+def bdev_filling(total: int, age_ns: int, seconds: float) -> int:
+    """Free bytes of a device that was half full and is full in ``seconds``, after a part of them."""
+    return int(total / 2 * max(0.0, 1 - age_ns / (seconds * SECOND)))
+
+
+def array_members(faulty: int, rebuilt: bool) -> list[dict[str, str | int]]:
+    """Members of an array of four data and two parity devices, the first of them faulty or being rebuilt."""
+    roles = [("data", index) for index in range(ARRAY_DATA)]
+    roles += [("parity", index) for index in range(ARRAY_PARITY)]
+    states = ["recovering"] * rebuilt + ["faulty"] * faulty
+    states += ["active"] * (len(roles) - len(states))
+    return [
+        {
+            "role": role,
+            "index": index,
+            "pool_name": f"{role}{index}",
+            "pool_id": (600 + i) << 32,
+            "state": state,
+        }
+        for i, ((role, index), state) in enumerate(zip(roles, states, strict=True))
+    ]
 
 
 def cte_blobs(node: int, age_ns: int, rate: float) -> int:

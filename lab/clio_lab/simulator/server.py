@@ -46,6 +46,7 @@ class SimulatorConfig:
     generations: dict[int, str] = field(default_factory=dict)
     workers: int = 8
     bdevs: int = 3
+    arrays: int = 0
     rate: float = 1.0
     age: float = 0.0
     ring: int = RING
@@ -123,7 +124,9 @@ class Simulator:
         generations = {config.generation, *config.generations.values()}
         recordings = {generation: load(generation) for generation in generations}
         answers = {
-            generation: Answers(recording, states, config.bdevs, config.rate, config.ring, wall_offset_ns)
+            generation: Answers(
+                recording, states, config.bdevs, config.rate, config.ring, wall_offset_ns, config.arrays
+            )
             for generation, recording in recordings.items()
         }
         self._common = Common(

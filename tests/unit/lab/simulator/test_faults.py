@@ -8,6 +8,8 @@ import time
 import pytest
 
 from clio_lab.simulator import model
+from clio_lab.simulator.process import SimulatorProcess
+from tests.ports import free_port
 from tests.unit.lab.simulator.conftest import Simulation
 from tests.unit.lab.simulator.raw_client import BODY_AT
 
@@ -147,6 +149,61 @@ def test_what_a_node_says_of_itself(simulation: Simulation) -> None:
         assert newest()["ram_usage_pct"] <= 60
         assert abs(newest()["wall_time_ns"] - time.time_ns()) < 3 * model.SECOND
         assert all(worker["num_queued_tasks"] <= 10 for worker in workers())
+
+
+def test_what_a_node_says_of_its_devices() -> None:
+    base_port = free_port()
+    options = (
+        "--nodes",
+        "1",
+        "--bdevs",
+        "2",
+        "--arrays",
+        "1",
+        "--rate",
+        "0.02",
+        "--base-port",
+        str(base_port),
+    )
+    with SimulatorProcess(*options) as process, Simulation(process, base_port).client(0) as client:
+
+        def device(pool_id: str) -> dict:
+            return client.results(f"pool_stats://{pool_id}:local:stats")[0]
+
+        def used(pool_id: str) -> float:
+            stats = device(pool_id)
+            return 1 - stats["remaining_capacity"] / stats["total_capacity"]
+
+        file, memory = "513.1", "512.1"
+        whole = device("570.0")
+        assert {member["state"] for member in whole["members"]} == {"active"}
+        assert (whole["recovery_active"], whole["recovery_ops_total"]) == (False, 0)
+
+        process.set_fault(0, "full:89")
+        assert (used(file), used(memory)) == (pytest.approx(0.89), 1)
+        process.clear(0)
+        process.set_fault(0, "filling:1")
+        assert 0.5 <= used(file) <= 1
+        deadline = time.monotonic() + 30
+        while used(file) < 1 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert used(file) == 1 > used(memory)
+        process.set_fault(0, "failing:20")
+        assert device(file)["predicted_ttl_days"] == 20 < device(memory)["predicted_ttl_days"]
+        process.set_fault(0, "gpu-memory:75")
+        (sample,) = client.results("system_stats")[0][-1:]
+        assert sample["gpu_count"] == 1
+        assert sample["hbm_used_bytes"] / sample["hbm_total_bytes"] == 0.75 == sample["hbm_usage_pct"] / 100
+        process.set_fault(0, "faulty:2")
+        process.set_fault(0, "rebuild:40")
+        states = [member["state"] for member in device("570.0")["members"]]
+        assert states == ["recovering", "faulty", "faulty", "active", "active", "active"]
+        assert device("570.0")["recovery_ops_completed"] == 40
+
+        process.clear(0)
+        assert device("570.0") == whole
+        assert device(file)["predicted_ttl_days"] > 20
+        assert client.results("system_stats")[0][-1]["gpu_count"] == 0
 
 
 def test_refused(simulation: Simulation) -> None:
