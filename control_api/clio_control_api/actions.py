@@ -31,9 +31,7 @@ _Fields = dict[str, Any]
 class ActionRunner:
     """Runs actions in threads of their own. Thread-safe; `close` waits for what is under way."""
 
-    def __init__(
-        self, performer: Performer, audit: AuditLog, metrics: Metrics, *, max_actions: int
-    ) -> None:
+    def __init__(self, performer: Performer, audit: AuditLog, metrics: Metrics, *, max_actions: int) -> None:
         self._performer = performer
         self._audit = audit
         self._metrics = metrics
