@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from clio_client import Cluster
+from clio_lab.child import ChildProcess
 from clio_lab.demo.cluster import LocalCluster
 from clio_lab.demo.install import RuntimeInstall
 from clio_lab.demo.ports import find_base_port
-from tests.exporter_process import eventually, run_exporter
+from clio_lab.simulator.process import SimulatorProcess
+from tests.exporter_process import COMMAND, clean_environment, eventually, run_exporter
 from tests.ports import free_port
 from tests.prometheus import Prometheus, promtool
 from tests.system import needs_system
@@ -55,3 +57,29 @@ def test_the_ring_is_written_whole_and_prometheus_takes_it_in(
             for sample in samples:
                 assert sample.wall_time_ns is not None
                 assert stored[sample.wall_time_ns // 1_000_000 / 1000] == sample.ram_available_bytes
+
+
+def test_a_recording_that_is_killed_leaves_what_it_had(tmp_path: Path) -> None:
+    hosts, written = tmp_path / "hosts", tmp_path / "ring.csv"
+    options = ["--nodes", "2", "--age", "100", "--base-port", str(free_port(20)), "--hostfile", str(hosts)]
+    (tmp_path / "home").mkdir()
+    with SimulatorProcess(*options):
+        command = [
+            *COMMAND, "record", "--hostfile", str(hosts), "--runtime.reply-port", str(free_port()),
+            "--for", "10m", "--interval", "1", "--format", "csv", "--output", str(written),
+        ]  # fmt: skip
+        environment = clean_environment(tmp_path / "home")
+        with ChildProcess(
+            "record", command, log_path=tmp_path / "log", environment=environment, directory=tmp_path
+        ) as child:
+
+            def lines() -> int:
+                return len(written.read_text().splitlines())
+
+            first = eventually("a file", lines, 60)
+            eventually("more in it", lambda: lines() > first, 60)
+            child.kill()
+    rows = list(csv.DictReader(io.StringIO(written.read_text())))
+    assert len(rows) >= first
+    assert {row["node_id"] for row in rows} == {"0", "1"}
+    assert {*map(len, rows)} == {len(rows[0])}

@@ -1,9 +1,10 @@
-"""The subcommand: record for as long as is asked, then write it all at once."""
+"""The subcommand: record for as long as is asked; what there is by then is written again and again."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import signal
 import sys
 import threading
@@ -22,6 +23,9 @@ from clio_exporter.labels import member_labels
 from clio_exporter.record.ring import NewSamples, Rings
 from clio_exporter.record.store import Store
 from clio_exporter.scrape_command import EXIT_ALL_DOWN, EXIT_OK, EXIT_SOME_DOWN, EXIT_USAGE, write_atomically
+
+_SHARE: Final = 20.0
+"""A twentieth of the time, at most, goes into writing what is not all yet."""
 
 OPTIONS: Final = (
     Setting("output", table.PATH, None, "write here", flag="--output", shown="standard output"),
@@ -45,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `record`."""
     parser.description = (
         "Write what every node remembers of its host, one sample a second and up to 17 minutes back, under "
-        "the names and labels of the metrics; with --for go on. Ctrl-C ends it early and writes all. "
+        "the names and labels of the metrics; with --for go on. Ctrl-C ends it early and writes all; a file "
+        "has what there is by then also before the end. "
         "Exit status: 0 all nodes told, 1 none did, 2 wrong usage, 3 some did."
     )
     flags.add_arguments(parser)
@@ -63,21 +68,18 @@ def run(args: argparse.Namespace, env: Mapping[str, str], home: Path) -> int:
     constant = dict(settings.labels.labels)
     with contextlib.closing(rings), contextlib.closing(Store()) as store:
         told: dict[Member, bool] = {}
+        output = _Output(options["output"], options["format"], store)
         try:
             for found in _rounds(rings, options["seconds"], options["interval"], options["timeout"]):
                 for node in found:
                     store.add({**constant, **member_labels(node.member)}, node.samples)
                     told[node.member] = told.get(node.member, False) or bool(node.samples)
+                if options["seconds"]:
+                    output.keep()
             last = found
+            output.write()
         except RuntimeClientError as error:
             return _error(str(error))
-        text = store.csv() if options["format"] == "csv" else store.openmetrics()
-        try:
-            if options["output"] is None:
-                sys.stdout.writelines(text)
-                sys.stdout.flush()
-            else:
-                write_atomically(options["output"], text)
         except OSError as error:
             return _error(f"cannot write {options['output'] or 'the output'}: {error.strerror}")
         sys.stderr.write(
@@ -89,6 +91,41 @@ def run(args: argparse.Namespace, env: Mapping[str, str], home: Path) -> int:
     if not any(told.values()):
         return EXIT_ALL_DOWN
     return EXIT_OK if all(told.values()) else EXIT_SOME_DOWN
+
+
+class _Output:
+    """The file, or standard output, that a recording is written to."""
+
+    def __init__(self, path: Path | None, form: str, store: Store) -> None:
+        self._path = path
+        self._form = form
+        self._store = store
+        self._written = -math.inf
+        self._took = 0.0
+
+    def keep(self) -> None:
+        """Write the file as it would be now, so that SIGKILL costs little; seldom where that takes long.
+
+        Raises:
+            OSError: it cannot be written at all; what hinders it later may be over at the end.
+        """
+        if self._path is None or time.monotonic() - self._written < self._took * _SHARE:
+            return
+        later = contextlib.suppress(OSError) if self._written > -math.inf else contextlib.nullcontext()
+        with later:
+            self.write()
+
+    def write(self) -> None:
+        """Write all there is. Raises OSError."""
+        begin = time.monotonic()
+        text = self._store.csv() if self._form == "csv" else self._store.openmetrics()
+        if self._path is None:
+            sys.stdout.writelines(text)
+            sys.stdout.flush()
+        else:
+            write_atomically(self._path, text)
+        self._written = time.monotonic()
+        self._took = self._written - begin
 
 
 def _rounds(rings: Rings, seconds: float, interval: float, timeout: float) -> Iterator[Sequence[NewSamples]]:
