@@ -25,8 +25,14 @@ from clio_control_api.settings import load
 from tests.paths import ROOT
 from tests.ports import closed_port
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((ROOT / "contrib" / "systemd").glob("*.service"))
+USER_UNITS = sorted((ROOT / "contrib" / "systemd" / "user").glob("*.service"))
 SCRIPTS = ("cluster", "deploy/node/entrypoint.sh", "deploy/node/keys.sh")
 
 
@@ -252,7 +258,7 @@ def test_settings_of_the_control_api_load(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed here")
-@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+@pytest.mark.parametrize("unit", [*UNITS, *USER_UNITS], ids=lambda unit: f"{unit.parent.name}-{unit.name}")
 def test_systemd_accepts_the_units(unit: Path, tmp_path: Path) -> None:
     copy = tmp_path / unit.name
     # Not installed here, and a program that is missing is the one complaint that is expected.
@@ -265,6 +271,55 @@ def test_systemd_accepts_the_units(unit: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(shutil.which("tclsh") is None, reason="tclsh is not installed here")
+def test_the_module_file_leads_to_the_program(tmp_path: Path) -> None:
+    """Read by Tcl with the commands that a module system has."""
+    file = ROOT / "contrib" / "modulefiles" / "clio-exporter"
+    assert file.read_text().startswith("#%Module1.0\n")
+    script = tmp_path / "module.tcl"
+    commands = ("module-whatis", "conflict", "prepend-path", "setenv")
+    told = "".join(f"proc {name} {{args}} {{ puts [list {name} {{*}}$args] }}\n" for name in commands)
+    script.write_text(f"{told}source {{{file}}}\nModulesHelp\n")
+    done = subprocess.run(["tclsh", str(script)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "prepend-path PATH /opt/clio-exporter/bin" in done.stdout.splitlines()
+
+
+def test_the_spack_recipe_has_the_dependencies_of_the_package() -> None:
+    """Run with stand-ins for Spack's commands: Spack itself is not at hand."""
+    source = text("contrib/spack/py-clio-exporter/package.py")
+    assert "from spack.package import *\n" in source
+    wanted: list[str] = []
+
+    def depends_on(spec: str, **_more: Any) -> None:
+        wanted.append(spec)
+
+    def nothing(*_args: Any, **_more: Any) -> None:
+        return
+
+    names = {"PythonPackage": object, "depends_on": depends_on, "license": nothing, "variant": nothing}
+    exec(source.replace("from spack.package import *\n", ""), {**names, "version": nothing})
+    ours = tomllib.loads(text("pyproject.toml"))["project"]
+    for dependency in ours["dependencies"]:
+        name, least = re.match(r"([\w-]+)>=([\d.]+)", dependency).groups()  # type: ignore[union-attr]
+        assert [spec for spec in wanted if spec.startswith(f"py-{name}@{least}:")], dependency
+    assert f"python@{ours['requires-python'].removeprefix('>=')}:" in wanted
+
+
+def test_the_apptainer_definition_has_sections_that_there_are_and_scripts_that_a_shell_reads() -> None:
+    known = {"files", "post", "environment", "runscript", "test", "labels", "help"}
+    source = text("contrib/apptainer/clio-exporter.def")
+    header, *sections = re.split(r"^%(?=\w)", source, flags=re.M)
+    assert re.findall(r"^(\w+): \S+$", header, re.M) == ["Bootstrap", "From"]
+    bodies = dict(section.split("\n", 1) for section in sections)
+    assert set(bodies) == known
+    for name in ("post", "environment", "runscript", "test"):
+        done = subprocess.run(
+            ["sh", "-n"], input=bodies[name], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, f"{name}: {done.stderr}"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed here")
