@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
+import unittest.mock
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +14,12 @@ from typing import Any
 import msgpack
 import pytest
 
+from clio_client import membership as membership_module
+from clio_client.background import BackgroundRead
 from clio_client.config.errors import ConfigError
 from clio_client.config.settings import Settings, load_settings
 from clio_client.errors import HungError, RefusedError
-from clio_client.membership import ClusterMembership, Member
+from clio_client.membership import ClusterMembership, Member, MembershipError
 from clio_client.protocol.codec import Generation
 from clio_client.questions import DISCOVERY_QUERY
 from clio_client.transport.interface import MonitorAnswer
@@ -93,6 +97,49 @@ def test_a_hostfile_is_followed(tmp_path: Path) -> None:
         assert cluster.error is None
 
     asyncio.run(follow())
+
+
+def test_a_hostfile_that_hangs_leaves_the_members_and_refuses_actions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostfile = tmp_path / "hosts"
+    hostfile.write_text("a\nb\n")
+    cluster = membership(tmp_path, hostfile=hostfile)
+    monkeypatch.setattr(membership_module, "HOSTFILE_SECONDS", 0.05)
+    ended = threading.Event()
+
+    def hang() -> Any:
+        ended.wait(60)
+
+    cluster._changed_file = cluster._whole_file = BackgroundRead(hang)
+
+    async def run() -> None:
+        deadline = asyncio.get_running_loop().time() + 30
+        try:
+            assert [m.hostname for m in await cluster.refresh(MemoryTransport({}), deadline)] == ["a", "b"]
+            assert "takes more than" in (cluster.error or "")
+            with pytest.raises(MembershipError, match="takes more than"):
+                await cluster.confirmed(MemoryTransport({}), deadline)
+        finally:
+            ended.set()
+
+    asyncio.run(run())
+
+
+def test_what_the_runtime_reads_differently_in_its_own_hostfile_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = unittest.mock.Mock()
+    monkeypatch.setattr(membership_module, "_log", log)
+    hostfile = tmp_path / "hosts"
+    hostfile.write_text("# nodes\na\n")
+    settings = Settings()
+    env = {"CONTAINER_HOSTFILE": str(hostfile)}
+    ClusterMembership(settings.clusters[0], settings.runtime, env, tmp_path)
+    (call,) = log.warning.call_args_list
+    assert "does not know comments" in call.kwargs["warning"]
+    membership(tmp_path, hostfile=hostfile)  # the exporter's own may have them
+    assert log.warning.call_count == 1
 
 
 def test_a_hostfile_must_be_readable_at_the_start(tmp_path: Path) -> None:
@@ -313,6 +360,31 @@ def test_a_broadcast_that_is_not_answered_is_tried_less_and_less(discover: Any) 
     d.ahead += 601
     d.refresh()
     assert d.cluster.error is None
+
+
+def confirmed(d: Discovery) -> tuple[Member, ...]:
+    async def run() -> tuple[Member, ...]:
+        return await d.cluster.confirmed(d.transport, asyncio.get_running_loop().time() + 5)
+
+    return d.loop.run_until_complete(run())
+
+
+def test_for_an_action_the_runtime_is_asked_at_once_until_it_has_told_the_members(discover: Any) -> None:
+    node = Seed(answers={DISCOVERY_QUERY: HungError("lost")})
+    d = discover(node)
+    for asked in (1, 2):  # a scrape would let two minutes go by
+        with pytest.raises(MembershipError, match=r"lost.*no runtime has told the nodes' numbers"):
+            confirmed(d)
+        assert d.asked() == asked
+    del node.answers[DISCOVERY_QUERY]
+    assert [member.node_id for member in confirmed(d)] == [0, 1, 2, 3]
+    asked = d.asked()
+    node.answers[DISCOVERY_QUERY] = HungError("lost")
+    assert len(confirmed(d)) == 4  # they stand
+    assert d.asked() == asked
+    d.ahead += 61
+    assert len(confirmed(d)) == 4  # also when nobody tells them again
+    assert d.asked() == asked + 1
 
 
 def test_the_broadcast_leaves_no_error_line_in_the_runtimes_log() -> None:

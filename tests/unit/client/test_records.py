@@ -12,6 +12,7 @@ import pytest
 from clio_client.errors import MalformedAnswerError
 from clio_client.protocol.records import (
     BdevStats,
+    Container,
     CteStats,
     MethodModel,
     ModuleStats,
@@ -271,3 +272,20 @@ def test_health_is_flattened_json() -> None:
 )  # fmt: skip
 def test_a_model_has_learned_once_it_moved(values: tuple[float, ...], learned: bool) -> None:
     assert MethodModel(1, "m", *values).has_learned is learned
+
+
+@pytest.mark.parametrize(
+    ("module", "pool", "is_bdev", "is_admin"),
+    [
+        ("clio_bdev", "301.0", True, False),
+        ("clio_safe_bdev", "302.0", True, False),
+        ("clio_cte_core", "512.0", False, False),
+        ("clio_admin", "1.0", False, True),
+        (None, None, False, False),
+    ],
+)
+def test_what_a_pool_is(module: str | None, pool: str | None, is_bdev: bool, is_admin: bool) -> None:
+    container = Container(
+        pool_id=pool, pool_name=None, chimod_name=module, container_id=None, learning_rate=None
+    )
+    assert (container.is_bdev, container.is_admin) == (is_bdev, is_admin)

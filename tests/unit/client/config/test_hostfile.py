@@ -87,6 +87,8 @@ def test_entry_carries_host_port_and_line() -> None:
         ("n[1,,2]", 1, "is not a number or a range", "node[01-16]"),
         ("n[1-2", 1, "one pair of brackets", "one bracket group"),
         ("n1-2]", 1, "one pair of brackets", "one bracket group"),
+        ("[1-2", 1, "one pair of brackets", "one bracket group"),
+        ("n[1-2]]", 1, "one pair of brackets", "one bracket group"),
         ("n]1[", 1, "one pair of brackets", "one bracket group"),
         ("r[1-2]n[1-2]", 1, "one pair of brackets", "one bracket group"),
         ("n[1-999999999]", 1, "999999999 nodes", "two ends"),
