@@ -86,7 +86,9 @@ class Trials:
         if alert not in self.seen:
             return f"| {alert} | promtool: {self.fires[alert]} | | |"
         at = self.seen[alert]
-        besides = [f"{name} (held back)" if name in at["held_back"] else name for name in at["besides"]]
+        besides = [
+            f"{name} ({'held back' if name in at['held_back'] else 'meant'})" for name in at["besides"]
+        ]
         return f"| {alert} | {at['fault']} | {at['seconds']} | {_names(besides, 'nothing')} |"
 
 
