@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 
 import pytest
@@ -96,3 +97,30 @@ def test_a_read_that_hangs_does_not_keep_the_process() -> None:
         asyncio.run(run())
     finally:
         gate.set()
+
+
+class Late:
+    """A flight whose end is told later than it is seen."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.tell: Callable[[object], object] = print
+
+    def done(self) -> bool:
+        return self.ended
+
+    def add_done_callback(self, callback: Callable[[object], object]) -> None:
+        self.tell = callback
+
+
+def test_an_end_that_is_told_late_does_not_end_the_successor() -> None:
+    flights: SingleFlight[Late] = SingleFlight()
+    first, second = Late(), Late()
+    assert flights.join("key", lambda: first) == (first, False)
+    first.ended = True
+    assert flights.join("key", lambda: second) == (second, False)
+    first.tell(first)
+    assert flights.join("key", Late) == (second, True)
+    second.tell(second)
+    assert flights.under_way() == []
+    second.tell(second)  # once more than there is to forget
