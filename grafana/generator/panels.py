@@ -215,7 +215,7 @@ def tiles(
     unit: str = "short",
     band: Band | None = None,
     mapping: Mapping | None = None,
-    height: int = 4,
+    height: int = 5,
     links: Sequence[builders.DashboardLink] = (),
     empty: str | None = None,
 ) -> Tile:
@@ -303,6 +303,18 @@ def override(name: str, value: object) -> models.DynamicConfigValue:
     return _property(name, value)
 
 
+def _legend(*, highest_first: bool) -> common.VizLegendOptions:
+    """Last value and maximum. Of many of a kind, only three have room: the highest; the rest is scrolled to."""
+    legend = (
+        common.VizLegendOptions()
+        .display_mode(common_models.LegendDisplayMode.TABLE)
+        .placement(common_models.LegendPlacement.BOTTOM)
+        .show_legend(True)
+        .calcs(["lastNotNull", "max"])
+    )
+    return legend.sort_by("Last *").sort_desc(True) if highest_first else legend
+
+
 def lines(
     title: str,
     description: str,
@@ -324,6 +336,7 @@ def lines(
 ) -> Tile:
     """Lines over time with a legend of last value and maximum; `colours` are by name of the series."""
     # Filled areas of many lines hide each other.
+    alike = ["{{" in query.legend for query in queries].count(True) == 1
     several = len(queries) > 1 or "{{" in queries[0].legend
     panel = _dress(timeseries.Panel(), title, description, _counted(unit, decimals), empty, band)
     panel = _with_targets(panel, queries, "range")
@@ -336,13 +349,7 @@ def lines(
         .show_points(common_models.VisibilityMode.ALWAYS if points else common_models.VisibilityMode.NEVER)
         .span_nulls(False)
         .color_scheme(_colour("palette-classic"))
-        .legend(
-            common.VizLegendOptions()
-            .display_mode(common_models.LegendDisplayMode.TABLE)
-            .placement(common_models.LegendPlacement.BOTTOM)
-            .show_legend(True)
-            .calcs(["lastNotNull", "max"])
-        )
+        .legend(_legend(highest_first=alike))
         .tooltip(
             common.VizTooltipOptions()
             .mode(common_models.TooltipDisplayMode.MULTI)

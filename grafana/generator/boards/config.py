@@ -161,8 +161,7 @@ def _pending() -> Tile:
         ],
         sort="Node",
         descending=False,
-        width=10,
-        height=7,
+        height=5,
         empty="Every node runs with its file as it is",
     )
 
@@ -188,7 +187,6 @@ def _files() -> Tile:
         ],
         sort="Node",
         descending=False,
-        width=14,
-        height=7,
+        height=8,
         empty=_EMPTY,
     )

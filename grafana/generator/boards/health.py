@@ -341,7 +341,7 @@ def _load() -> list[Tile]:
 def _connectivity() -> list[Tile]:
     # Of a node that is down: how long the exporter waited for it.
     took = f"({round_trip(CLUSTER)} or {per_node('clio_node_probe_duration_seconds', CLUSTER)})"
-    slow = f"topk({4 * FEW}, {took})"
+    slow = f"topk({FEW}, {took})"
     identified = f'label_join({linkable(slow)}, "id", "/", "cluster", "node_id")'
     milliseconds = (
         'count_values by (cluster, node_id, hostname, id) ("mainstat", '
@@ -380,7 +380,7 @@ def _connectivity() -> list[Tile]:
         ),
         graph(
             "Connectivity map",
-            f"The exporter and the {4 * FEW} slowest nodes, with the round-trip time in the circle: green up, "
+            f"The exporter and the {FEW} slowest nodes, with the round-trip time in the circle: green up, "
             "orange not well, purple hung, red down. Of a node that is down it is how long the exporter waited "
             "(clio_node_round_trip_seconds, clio_node_probe_duration_seconds, clio_node_up).",
             f'label_replace({nodes}, "mainstat", "$1 ms", "mainstat", "(.+)")',

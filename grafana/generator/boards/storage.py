@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clio_exporter.kit.rules import THRESHOLDS
 from grafana.generator import links, thresholds, variables
 from grafana.generator.annotations import marks
 from grafana.generator.board import Board
@@ -10,9 +11,11 @@ from grafana.generator.queries import BDEV_KEYS, FEW, KEYS, NODE, by_type, linka
 
 _NONE = "No block device reports"
 _NO_ARRAY = "No erasure-coded array (safe_bdev)"
-_STEADY = 0.8
-"""As in the alerts ClioBdevFillsWithin4Hours and ClioBdevFillsWithin3Days."""
-_NOT_GROWING = "Nothing grows"
+_NOT_IN_SIGHT = "None in sight"
+_FORECAST = (
+    "As in the alerts, only of files that are half full, fill steadily (80 %) and are known for half an hour: "
+    "memory is meant to be full."
+)
 
 
 def board() -> Board:
@@ -61,15 +64,15 @@ def _totals() -> list[Tile]:
         ),
         number(
             "First device full in",
-            "Time until the first device is full, at the slower of its pace of an hour and that of 5 minutes, of "
-            "devices that fill steadily (bdev:clio_bdev_full_seconds:forecast1h, "
-            "bdev:clio_bdev_fill_steadiness:ratio1h over 80 %). Under 3 days it wants a look, under 4 hours a hand.",
+            "Time until the first device is full, at the slower of its pace of an hour and that of 5 minutes "
+            f"(bdev:clio_bdev_full_seconds:forecast1h). {_FORECAST} Under 3 days it wants a look, under 4 hours a "
+            "hand.",
             f"min({_time_to_full()})",
             unit="dtdurations",
             band=thresholds.TIME_TO_FULL,
             width=4,
             decimals=0,
-            empty=_NOT_GROWING,
+            empty=_NOT_IN_SIGHT,
         ),
         number(
             "Read",
@@ -103,40 +106,45 @@ def _totals() -> list[Tile]:
 
 
 def _time_to_full() -> str:
-    """Of devices that fill steadily enough for the alerts too."""
-    steady = f"{per_device('bdev:clio_bdev_fill_steadiness:ratio1h')} > {_STEADY}"
-    return f"{per_device('bdev:clio_bdev_full_seconds:forecast1h')} and {steady}"
+    """Of the devices that the alerts forecast: another time is no forecast, and its colour would be no alarm."""
+    steady, half = (THRESHOLDS[name].value for name in ("forecast_steady", "forecast_from"))
+    return (
+        f"({per_device('bdev:clio_bdev_full_seconds:forecast1h')} "
+        f"and {per_device('bdev:clio_bdev_fill_steadiness:ratio1h')} > {steady} "
+        f"and {per_device('bdev:clio_bdev_used:ratio')} > {half} "
+        f'unless on (cluster, node_id, hostname, pool_id) clio_bdev_info{{{NODE}, type=~"ram|hbm|pinned|noop"}})'
+    )
 
 
 def _tiers() -> list[Tile]:
     capacity = by_type(f"max by ({BDEV_KEYS}) (clio_bdev_capacity_bytes{{{NODE}}})")
     free = by_type(f"max by ({BDEV_KEYS}) (clio_bdev_free_bytes{{{NODE}}})")
-    hour = by_type(per_device("bdev:clio_bdev_used_bytes:deriv1h"))
-    now = by_type(per_device("bdev:clio_bdev_used_bytes:deriv5m"))
     return [
         rows(
             "Tiers",
-            "Block devices by kind: how many, size, share allocated, traffic, and time until the tier is full "
-            "at the slower of its pace of an hour and that of 5 minutes (clio_bdev_*, "
-            "bdev:clio_bdev_used_bytes:deriv1h, bdev:clio_bdev_used_bytes:deriv5m; empty: it does not grow). Runtimes do not count what devices in memory read and write. From 90 % used it "
-            "wants a look; under 3 days to full too.",
+            "Block devices by kind: how many, size, share allocated, traffic, and time until the first of them is "
+            "full, at the slower of its pace of an hour and that of 5 minutes (clio_bdev_*, "
+            f"bdev:clio_bdev_full_seconds:forecast1h). {_FORECAST} Runtimes do not count what devices in memory read "
+            "and write. From 90 % used it wants a look; under 3 days to full too.",
             [
                 linkable(f"count by (cluster, type) (max by ({BDEV_KEYS}, type) (clio_bdev_info{{{NODE}}}))"),
                 linkable(capacity),
                 linkable(f"1 - {free} / ({capacity} > 0)"),
                 linkable(by_type(rate("clio_bdev_read_bytes_total"))),
                 linkable(by_type(rate("clio_bdev_written_bytes_total"))),
-                linkable(f"{free} / (({hour} < {now} or {now}) > 0)"),
+                linkable(f"min by (cluster, type) ({of_type(_time_to_full())})"),
             ],
             [
-                Column("type", "Tier", width=65),
+                Column("type", "Tier", width=80),
                 Column("A", "Devices", "none", 70),
                 Column("B", "Size", "bytes", 85),
                 Column("C", "Used", "percentunit", 120, "gauge", thresholds.STORAGE_USED, low=0, high=1),
                 Column("D", "Read", "binBps", 95, absent="not counted"),
                 Column("E", "Written", "binBps", 95, absent="not counted"),
-                Column("F", "Full in", "dtdurations", 90, "colour", thresholds.TIME_TO_FULL, decimals=0),
-                Column("cluster", "Cluster", mapping={"All": ("unnamed", thresholds.IDLE)}),
+                Column(
+                    "F", "First full in", "dtdurations", 105, "colour", thresholds.TIME_TO_FULL, decimals=0
+                ),
+                Column("cluster", "Cluster", width=110, mapping={"All": ("unnamed", thresholds.IDLE)}),
             ],
             sort="Tier",
             descending=False,
@@ -242,10 +250,9 @@ def _devices() -> list[Tile]:
         rows(
             "Devices",
             "Every block device, fullest first: size, share allocated, time until it is full at the slower of its "
-            "pace of an hour and that of 5 minutes, and how steadily it fills: in a straight line is 100 %, and "
-            "under 80 % the time is no forecast (clio_bdev_*, bdev:clio_bdev_full_seconds:forecast1h, "
-            "bdev:clio_bdev_fill_steadiness:ratio1h; empty: it does not grow, or is known for less than half an "
-            "hour). From 90 % used it wants a look; under 3 days to full too.",
+            "pace of an hour and that of 5 minutes, and how steadily it fills: in a straight line is 100 % "
+            "(clio_bdev_*, bdev:clio_bdev_full_seconds:forecast1h, bdev:clio_bdev_fill_steadiness:ratio1h). "
+            f"{_FORECAST} From 90 % used it wants a look; under 3 days to full too.",
             [
                 linkable(f"max by ({BDEV_KEYS}, type) (clio_bdev_info{{{NODE}}})"),
                 linkable(f"max by ({BDEV_KEYS}) (clio_bdev_capacity_bytes{{{NODE}}})"),
@@ -253,17 +260,17 @@ def _devices() -> list[Tile]:
                     f"1 - max by ({BDEV_KEYS}) (clio_bdev_free_bytes{{{NODE}}}) "
                     f"/ (max by ({BDEV_KEYS}) (clio_bdev_capacity_bytes{{{NODE}}}) > 0)"
                 ),
-                linkable(per_device("bdev:clio_bdev_full_seconds:forecast1h")),
-                linkable(per_device("bdev:clio_bdev_fill_steadiness:ratio1h")),
+                linkable(_time_to_full()),
+                linkable(f"{per_device('bdev:clio_bdev_fill_steadiness:ratio1h')} and {_time_to_full()}"),
             ],
             [
-                Column("node_id", "Node", width=70, links=[links.node_from_row()]),
+                Column("node_id", "Node", width=60, links=[links.node_from_row()]),
                 Column("pool_name", "Device"),
                 Column("type", "Tier", width=70),
-                Column("B", "Size", "bytes", 80),
-                Column("C", "Used", "percentunit", 115, "gauge", thresholds.STORAGE_USED, low=0, high=1),
-                Column("D", "Full in", "dtdurations", 95, "colour", thresholds.TIME_TO_FULL, decimals=0),
-                Column("E", "Steady", "percentunit", 70, decimals=0),
+                Column("B", "Size", "bytes", 75),
+                Column("C", "Used", "percentunit", 105, "gauge", thresholds.STORAGE_USED, low=0, high=1),
+                Column("D", "Full in", "dtdurations", 85, "colour", thresholds.TIME_TO_FULL, decimals=0),
+                Column("E", "Steady", "percentunit", 65, decimals=0),
                 *(Column(name, name, hidden=True) for name in ("cluster", "hostname", "pool_id")),
             ],
             sort="Used",
@@ -298,9 +305,9 @@ def _arrays() -> list[Tile]:
             [
                 Column("node_id", "Node", width=60, links=[links.node_from_row()]),
                 Column("pool_name", "Array"),
-                Column("A", "Size", "bytes", 80),
-                Column("B", "Used", "percentunit", 100, "gauge", thresholds.STORAGE_USED, low=0, high=1),
-                Column("C", "Out of service", "none", 115, "colour", thresholds.ANY_IS_BAD),
+                Column("A", "Size", "bytes", 75),
+                Column("B", "Used", "percentunit", 90, "gauge", thresholds.STORAGE_USED, low=0, high=1),
+                Column("C", "Out of service", "none", 130, "colour", thresholds.ANY_IS_BAD),
                 Column("D", "Survives", "none", 70),
                 Column("E", "Data", "none", 50),
                 Column("F", "Parity", "none", 60),
@@ -363,8 +370,8 @@ def _arrays() -> list[Tile]:
                 ),
                 *(Column(name, name, hidden=True) for name in ("cluster", "hostname", "pool_id")),
             ],
-            sort="Array",
-            descending=False,
+            # What is not active comes first: recovering, faulty, active.
+            sort="State",
             width=14,
             height=7,
             empty=_NO_ARRAY,

@@ -107,7 +107,7 @@ def _totals() -> list[Tile]:
             "Tasks all workers complete a second (clio_worker_tasks_processed_total), including the runtime's "
             "own periodic ones.",
             f"sum({rate('clio_worker_tasks_processed_total', FOUND)})",
-            unit="ops",
+            unit="short",
             trend=True,
         ),
         _total(
@@ -168,7 +168,7 @@ def _alerts() -> Tile:
             Column("cluster", "Cluster", width=150, mapping={"All": ("unnamed", thresholds.IDLE)}),
         ],
         sort="Severity",
-        height=4,
+        height=5,
         empty="No alert is firing",
     )
 
