@@ -16,6 +16,7 @@ from clio_client.protocol.records import (
     CteStats,
     MethodModel,
     ModuleStats,
+    Pool,
     SafeBdevStats,
     SystemSample,
     WorkerStats,
@@ -289,3 +290,17 @@ def test_what_a_pool_is(module: str | None, pool: str | None, is_bdev: bool, is_
         pool_id=pool, pool_name=None, chimod_name=module, container_id=None, learning_rate=None
     )
     assert (container.is_bdev, container.is_admin) == (is_bdev, is_admin)
+
+
+def test_a_pool_is_called_as_its_list_says_where_it_reports_nothing() -> None:
+    row = {"pool_id": "301.0", "pool_name": "ram"}
+    (named,) = read_containers([row])
+    assert Pool(named, None).name == "ram"
+    (unnamed,) = read_containers([{"pool_id": "301.0"}])
+    assert Pool(unnamed, None).name == ""
+
+
+@pytest.mark.parametrize("model", [5, "x", None, [1]])
+def test_a_model_that_is_none_is_malformed(model: object) -> None:
+    with pytest.raises(MalformedAnswerError, match="MethodModel"):
+        read_containers([{"pool_id": "301.0", "methods": [model]}])
