@@ -79,8 +79,10 @@ def test_a_healthy_node_answers_everything(simulation: Simulation, client: Runti
     assert found.identity.start_ns == described["server_generation"]
     (workers,) = client.monitor(node, "worker_stats", LONG).values()
     assert [w["worker_id"] for w in workers] == list(range(8))
-    (samples,) = client.monitor(node, "system_stats:99", LONG).values()
-    assert samples[0]["event_id"] == 99
+    (samples,) = client.monitor(node, "system_stats:0", LONG).values()
+    newest = samples[-1]["event_id"]
+    (samples,) = client.monitor(node, f"system_stats:{newest}", LONG).values()
+    assert samples[0]["event_id"] == newest
     (pools,) = client.monitor(node, "container_stats", LONG).values()
     device = next(p["pool_id"] for p in pools if p["chimod_name"] == "clio_bdev")
     (stats,) = client.monitor(node, f"pool_stats://{device}:local:stats", LONG).values()
