@@ -19,9 +19,14 @@ _STEP_SECONDS = 0.02
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it still runs (also paused); one that ended and was not reaped yet does not."""
+    """Whether it still runs (also paused); one that ended and was not reaped yet does not.
+
+    One whose first thread has ended before others does: they still hold its sockets.
+    """
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return process.is_running() and (
+            process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1
+        )
     except psutil.NoSuchProcess:
         return False
 

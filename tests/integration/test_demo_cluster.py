@@ -30,6 +30,7 @@ ABSENT_HERE = re.compile(
     r"|clio_safe_bdev_.*"  # the wheel has no such module
     r"|clio_bdev_(device_health|failure_prediction|predicted_time_to_live_seconds)"  # no such reports
     r"|clio_method_cost_.*|clio_pool_learning_rate"  # the collector is off by default
+    r"|clio_node_job_info|clio_job_map_load_success"  # no directory of jobs
     r"|clio_module_stat"  # every module with statistics has families of its own
 )
 
