@@ -10,7 +10,7 @@ import msgpack
 
 from clio_lab.simulator import model
 from clio_lab.simulator.recorded import Recording
-from clio_lab.simulator.splice import Template, array_header, elements, find, splice, template
+from clio_lab.simulator.splice import Path, Scalar, Template, array_header, elements, find, splice, template
 
 RC_OK = 0
 RC_MALFORMED = 2
@@ -312,9 +312,20 @@ class Answers:
         counts = (reads, writes, reads * model.BLOCK, writes * model.BLOCK) if pool.counted else (0, 0, 0, 0)
         values = (_node_name(pool.name, node.index), _remaining(node, pool, writes, now_ns), *counts)
         document = pool.stats.fill(values)
-        if pool.counted and "failing" in node.conditions:
-            document = splice(document, {("predicted_ttl_days",): int(node.argument("failing", 0.0))})
+        if pool.counted and (told := _told(node)):
+            document = splice(document, told)
         return [(node.index, document)]
+
+
+def _told(node: NodeState) -> dict[Path, Scalar]:
+    """What a file that is ill says of itself, beside its size."""
+    told: dict[Path, Scalar] = {}
+    if "failing" in node.conditions:
+        told["predicted_ttl_days",] = int(node.argument("failing", 0.0))
+    if "latency" in node.conditions:
+        microseconds = 1000 * node.argument("latency", 0.0)
+        told |= {("read_latency_us",): microseconds, ("write_latency_us",): microseconds}
+    return told
 
 
 def _remaining(node: NodeState, pool: _Pool, writes: int, now_ns: int) -> int:

@@ -30,6 +30,7 @@ KINDS = {
     "gpu-memory": "it has a GPU, with <percent> of its memory in use",
     "full": "its devices in memory are full, its files to <percent>",
     "filling": "its files are half full, and full <seconds> later",
+    "latency": "its files take <milliseconds> for a read or write of 1 MiB, by the runtime's model",
     "failing": "its files are predicted to fail in <days>",
     "faulty": "<count> members of each of its arrays are faulty",
     "rebuild": "a member of each of its arrays is being rebuilt: <percent>",
@@ -42,7 +43,7 @@ PORT_FAULTS = frozenset({"refused", "hang", "non-zmq"})
 CONDITIONS = frozenset(
     {
         "clock", "frozen", "memory", "leader", "stuck", "backlog", "busy",
-        "gpu-memory", "full", "filling", "failing", "faulty", "rebuild",
+        "gpu-memory", "full", "filling", "latency", "failing", "faulty", "rebuild",
     }
 )  # fmt: skip
 """Faults that are not in how a node answers, but in what it says of itself."""

@@ -190,6 +190,11 @@ def test_what_a_node_says_of_its_devices() -> None:
         assert used(file) == 1 > used(memory)
         process.set_fault(0, "failing:20")
         assert device(file)["predicted_ttl_days"] == 20 < device(memory)["predicted_ttl_days"]
+        usual = device(memory)["read_latency_us"], device(memory)["write_latency_us"]
+        process.set_fault(0, "latency:50")
+        assert (device(file)["read_latency_us"], device(file)["write_latency_us"]) == (50_000, 50_000)
+        assert device(file)["predicted_ttl_days"] == 20
+        assert (device(memory)["read_latency_us"], device(memory)["write_latency_us"]) == usual
         process.set_fault(0, "gpu-memory:75")
         (sample,) = client.results("system_stats")[0][-1:]
         assert sample["gpu_count"] == 1
@@ -203,6 +208,7 @@ def test_what_a_node_says_of_its_devices() -> None:
         process.clear(0)
         assert device("570.0") == whole
         assert device(file)["predicted_ttl_days"] > 20
+        assert device(file)["read_latency_us"] < 50_000
         assert client.results("system_stats")[0][-1]["gpu_count"] == 0
 
 
