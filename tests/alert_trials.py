@@ -216,8 +216,17 @@ class Watch:
         self._flags = tuple(flags)
         self._waits = waits
         self._tls = tls
+        self._jobs: dict[str, dict[str, Any]] = {}
         self.exporter = running.enter_context(ExporterProcess(directory, *self._flags, tls=tls))
         self.prometheus = self._prometheus()
+
+    def scrape_also(self, job: str, targets: list[str]) -> None:
+        """Let Prometheus scrape these targets too; without any, the job itself stays.
+
+        Prometheus forgets the targets of a job that is gone only after five minutes.
+        """
+        self._jobs[job] = {"job_name": job, "static_configs": [{"targets": targets}] if targets else []}
+        self.prometheus.reload(self._config())
 
     def restart_prometheus(self) -> None:
         self.prometheus.stop()

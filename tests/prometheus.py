@@ -51,6 +51,14 @@ def promtool(*arguments: str, stdin: str | None = None) -> subprocess.CompletedP
     )
 
 
+def backfill(directory: Path, history: Path) -> None:
+    """Give a `Prometheus` that is not yet started in this directory a history: OpenMetrics with times."""
+    data = directory / "prometheus" / "data"
+    data.mkdir(parents=True)
+    made = promtool("tsdb", "create-blocks-from", "openmetrics", str(history), str(data))
+    assert made.returncode == 0, made.stdout + made.stderr
+
+
 class Prometheus(ServerProcess):
     """Prometheus with this configuration on a free port of 127.0.0.1, ready when constructed.
 

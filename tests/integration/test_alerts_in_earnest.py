@@ -72,17 +72,8 @@ class Watched(Watch):
         settings.write_text(yaml.safe_dump({"clusters": clusters, "runtime": {"timeout": "2700ms"}}))
         self.settings = settings
         self.clients: list[subprocess.Popen[bytes]] = []
-        self._jobs: dict[str, dict[str, Any]] = {}
         self._begin(running, directory, (f"--config.file={settings}",), in_real_time(*OF_THE_MACHINE))
         running.callback(self.end_clients)
-
-    def scrape_also(self, job: str, targets: list[str]) -> None:
-        """Let Prometheus scrape these targets too; without any, the job itself stays.
-
-        Prometheus forgets the targets of a job that is gone only after five minutes.
-        """
-        self._jobs[job] = {"job_name": job, "static_configs": [{"targets": targets}] if targets else []}
-        self.prometheus.reload(self._config())
 
     def bench(self, index: int, tag: str, *arguments: str) -> None:
         """Start a client of one node that puts blobs of names that begin with `tag`."""

@@ -6,6 +6,7 @@ The rules are those of the kit on a fast clock, as in test_alerts_in_earnest.py.
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import signal
 import time
@@ -34,8 +35,10 @@ from tests.alert_trials import (
     unwatched,
     write_rules,
 )
+from tests.control_api_process import ControlApiProcess
 from tests.exporter_process import eventually
 from tests.ports import free_port
+from tests.prometheus import Prometheus, Sample, backfill
 from tests.system import needs_system
 from tests.unit.web.support import Authority, client_context, write
 
@@ -115,8 +118,18 @@ class Watched(Watch):
                 "evaluation_interval": interval,
             },
             "rule_files": write_rules(self.directory, options(self._waits, self._interval, self._faster)),
-            "scrape_configs": [{**self._job(), **self._tls_settings()}],
+            "scrape_configs": [{**self._job(), **self._tls_settings()}, *self._jobs.values()],
         }
+
+    def begin_anew(self, history: str) -> None:
+        """Go on with another Prometheus, which knows this (OpenMetrics with times) and nothing else."""
+        own = self.directory / "anew"
+        own.mkdir()
+        (own / "history").write_text(history)
+        self.prometheus.stop()
+        self._jobs.clear()
+        backfill(own, own / "history")
+        self.prometheus = self._running.enter_context(Prometheus(own, self._config()))
 
     def _tls_settings(self) -> dict[str, Any]:
         if self._authority is None:
@@ -224,11 +237,28 @@ DEVICES = (
     Fault(
         "ClioSafeBdevOutOfSpares", "two members of an array with two for parity are faulty", {7: "faulty:2"}
     ),
-    Fault("ClioBdevFillsWithin4Hours", "a file that fills in 3 hours and 20 minutes", {8: "filling:600"}),
 )
-"""Faults that are made at once, each on a node of its own. The file fills for ten minutes, and has to be
-known for half an hour of the fast clock, a minute and a half.
-"""
+"""Faults that are made at once, each on a node of its own."""
+FILLING = {8: (600, 360), 10: (10800, 24000)}
+"""Files that fill: seconds from half full to full, and how long they already fill at that pace."""
+WITH_A_PAST = (
+    Fault(
+        "ClioBdevFillsWithin4Hours",
+        "a file that fills in 3 hours and 20 minutes, as it has for 2 hours",
+        {8: "filling:600"},
+    ),
+    Fault(
+        "ClioBdevFillsWithin3Days",
+        "a file that fills in two and a half days, as it has for 6 hours",
+        {10: "filling:10800"},
+    ),
+    Fault(
+        "ClioBdevLatencyHigh",
+        "I/O on a file takes 50 ms, and took its usual time for a day",
+        {9: "latency:50"},
+    ),
+)
+"""Faults that need a past, which Prometheus is given before it starts."""
 HURRIED = {"ClioExporterScrapeSlow": "3m", "ClioNodeStatisticsStale": "3m"}
 
 
@@ -285,27 +315,71 @@ def besides(
     return Figures(directory).seen(alert, what, seconds, fired(prometheus, since))
 
 
-def seen(faults: Collection[Fault], cluster: Watched, directory: Path) -> None:
+def past(cluster: Watched, until: float) -> str:
+    """What Prometheus knows of all files now, as if it had long been so, and how those in `FILLING` filled.
+
+    Free bytes for more than six hours, recorded means of latency for more than the day and the hour that
+    are looked back to, at the intervals of scrapes and rules. AssertionError while a file is missing.
+    """
+    lines = []
+
+    def add(name: str, hours: float, step: float, value: Callable[[Sample, float], float]) -> None:
+        files = cluster.prometheus.query(f'{name} and on (node_id, pool_id) clio_bdev_info{{type="file"}}')
+        assert len(files) == len(sizes) == cluster.nodes, f"{name}: {files}"
+        for sample in files:
+            labels = {key: text for key, text in sample.labels.items() if key != "__name__"}
+            series = ",".join(f"{key}={json.dumps(text)}" for key, text in labels.items())
+            for number in range(int(hours * 3600 / FASTER / step), -1, -1):
+                ago = number * step
+                lines.append(f"{name}{{{series}}} {value(sample, ago):.9g} {until - ago:.3f}\n")
+
+    def free(now: Sample, ago: float) -> float:
+        node = now.labels["node_id"]
+        if int(node) not in FILLING:
+            return now.value
+        seconds, filled = FILLING[int(node)]
+        return sizes[node] / 2 * (1 + min(ago, filled) / seconds)
+
+    of_files = 'clio_bdev_capacity_bytes and on (node_id, pool_id) clio_bdev_info{type="file"}'
+    sizes = {size.labels["node_id"]: size.value for size in cluster.prometheus.query(of_files)}
+    add("clio_bdev_free_bytes", 6.5, 2, free)
+    for direction in ("read", "write"):
+        add(f"bdev:clio_bdev_{direction}_latency_seconds:avg5m", 26, 240 / FASTER, lambda now, _: now.value)
+    return "".join((*lines, "# EOF\n"))
+
+
+def seen(cluster: Watched, directory: Path) -> None:
     """Make all faults, wait for the alert of each, take them back; each node has its own alerts only."""
-    prometheus = cluster.prometheus
-    since, began = time.time(), time.monotonic()
+    faults = (*WITH_A_PAST, *DEVICES)
+    began: dict[str, float] = {}
     took: dict[tuple[str, str], float] = {}
     wanted = {(name, str(node)) for f in faults for node in f.faults for name in (f.alert, *f.with_it)}
 
+    def make(fault: Fault) -> None:
+        for node, text in fault.faults.items():
+            began[str(node)] = time.monotonic()
+            cluster.simulator.set_fault(node, text)
+
     def missing() -> set[tuple[str, str]]:
-        for sample in prometheus.query(FIRING):
-            labels = sample.labels
-            took.setdefault((labels["alertname"], labels.get("node_id", "")), time.monotonic() - began)
+        for sample in cluster.prometheus.query(FIRING):
+            alert, node = sample.labels["alertname"], sample.labels.get("node_id", "")
+            took.setdefault((alert, node), time.monotonic() - began.get(node, 0))
         return wanted - took.keys()
 
     try:
-        for fault in faults:
-            for node, text in fault.faults.items():
-                cluster.simulator.set_fault(node, text)
+        known = eventually("a past", lambda: past(cluster, time.time()), cluster.seconds, pause=0.5)
+        since = time.time()
+        for fault in WITH_A_PAST:
+            make(fault)
+        cluster.begin_anew(known)
+        cluster.wait_ready()
+        for fault in DEVICES:
+            make(fault)
         eventually("all alerts", lambda: not missing(), 2 * cluster.seconds, pause=0.5)
     finally:
         cluster.simulator.clear([node for fault in faults for node in fault.faults])
     cluster.wait_ready()
+    prometheus = cluster.prometheus
     prometheus.wait_for(f"absent({FIRING})", seconds=cluster.seconds)
     assert fired(prometheus, since, 'node_id=""') == set()
     for fault in faults:
@@ -317,9 +391,30 @@ def seen(faults: Collection[Fault], cluster: Watched, directory: Path) -> None:
         assert unmeant == set(), fault.alert
 
 
+def test_a_control_api_that_cannot_act_is_seen_and_nothing_besides(twelve: Watched, tmp_path: Path) -> None:
+    ssh = {"host": "127.0.0.1", "port": free_port(), "connect_timeout": "3s"}
+    with ControlApiProcess(tmp_path / "control", twelve.hostfile, ssh) as api:
+        twelve.scrape_also("clio-control-api", [api.address])
+        twelve.prometheus.wait_for("clio_control_tokens_file_usable == 1", seconds=SECONDS)
+        alert, what = "ClioControlTokensUnusable", "the tokens file of a control API has no line that is one"
+        begin, end = api.break_tokens, api.mend_tokens
+        assert besides(twelve, alert, what, impatient(), begin, end, tmp_path) == set()
+
+        alert, what = "ClioControlActionFailed", "a restart is asked for where no sshd listens"
+        since, began = time.time(), time.monotonic()
+        status, document = api.act(0, "restart")
+        assert status >= 500, document
+        twelve.fires(alert)
+        seconds = time.monotonic() - began
+        # Nothing undoes a failure: the alert lasts as long as its window.
+        twelve.look(2)
+        names = fired(twelve.prometheus, since)
+        twelve.scrape_also("clio-control-api", [])
+    assert Figures(tmp_path).seen(alert, what, seconds, names) == set()
+
+
 def test_faults_of_devices_are_seen_each_on_its_node(twelve: Watched, tmp_path: Path) -> None:
-    # Nothing else fills, so that the forecast needs no long wait to tell it from a burst.
-    twelve.rules({**impatient(), "ClioBdevFillsWithin4Hours": "2m"})
-    twelve.look(2)
-    twelve.prometheus.wait_for("absent(ALERTS)", seconds=SECONDS)
-    seen(DEVICES, twelve, tmp_path)
+    # What fills has done so for long, so that forecasts need no long wait to tell it from a burst.
+    hurried = {"ClioBdevFillsWithin4Hours": "2m", "ClioBdevFillsWithin3Days": "2m"}
+    twelve.rules({**impatient(but=IN_REAL_TIME), **hurried})
+    seen(twelve, tmp_path)

@@ -16,7 +16,7 @@ from clio_lab.demo.ports import find_base_port
 from clio_lab.simulator.process import SimulatorProcess
 from tests.exporter_process import COMMAND, clean_environment, eventually, run_exporter
 from tests.ports import free_port
-from tests.prometheus import Prometheus, promtool
+from tests.prometheus import Prometheus, backfill
 from tests.system import needs_system
 
 pytestmark = [pytest.mark.integration, needs_system("prometheus", "promtool")]
@@ -46,10 +46,7 @@ def test_the_ring_is_written_whole_and_prometheus_takes_it_in(
             assert sample.cpu_usage_pct is not None
             assert float(row["clio_node_cpu_utilization_ratio"]) == sample.cpu_usage_pct / 100
 
-    data = tmp_path / "prometheus" / "data"
-    data.mkdir(parents=True)
-    made = promtool("tsdb", "create-blocks-from", "openmetrics", str(blocks), str(data))
-    assert made.returncode == 0, made.stderr
+    backfill(tmp_path, blocks)
     with Prometheus(tmp_path, {}) as prometheus:
         for node_id, samples in before.items():
             series = f'clio_node_memory_available_bytes{{node_id="{node_id}",site="here"}}'
