@@ -52,7 +52,11 @@ _LITTLE: Final = {
 
 @dataclass(frozen=True)
 class Query:
-    """A PromQL query and the name its series have in the legend (``{{label}}`` is filled in)."""
+    """A PromQL query and the name its series have in the legend (``{{label}}`` is filled in).
+
+    Attributes:
+        below: drawn below the axis, without a minus in the legend, which a negated expression would have.
+    """
 
     expr: str
     legend: str = ""
@@ -60,6 +64,7 @@ class Query:
     dashed: bool = False
     unit: str | None = None
     right_axis: bool = False
+    below: bool = False
 
 
 @dataclass(frozen=True)
@@ -198,10 +203,8 @@ def number(
     if colour is not None:
         panel = panel.thresholds(plain(colour))
     mapped = mappings(mapping) if mapping is not None else []
-    if empty is not None:
-        mapped.append(nothing(empty))
-    if mapped:
-        panel = panel.mappings(mapped)
+    # Without data at all too: the colour of a number would say that it is well.
+    panel = panel.mappings([*mapped, nothing(empty or "No data")])
     if decimals is not None:
         panel = panel.decimals(decimals)
     return Tile(panel, width, height, empty)
@@ -239,6 +242,7 @@ def tiles(
         .justify_mode(common_models.BigValueJustifyMode.CENTER)
         .orientation(common_models.VizOrientation.AUTO)
         .color_scheme(_colour("thresholds"))
+        .mappings([nothing(empty or "No data")])
         .data_links(list(links))
     )
     # Of the value alone: ids would be shown with the unit and mapped too.
@@ -336,7 +340,8 @@ def lines(
 ) -> Tile:
     """Lines over time with a legend of last value and maximum; `colours` are by name of the series."""
     # Filled areas of many lines hide each other.
-    alike = ["{{" in query.legend for query in queries].count(True) == 1
+    named = ["{{" in query.legend for query in queries]
+    alike = all(named) or named.count(True) == 1
     several = len(queries) > 1 or "{{" in queries[0].legend
     panel = _dress(timeseries.Panel(), title, description, _counted(unit, decimals), empty, band)
     panel = _with_targets(panel, queries, "range")
@@ -384,6 +389,8 @@ def lines(
             properties.append(_property("unit", query.unit))
         if query.right_axis:
             properties.append(_property("custom.axisPlacement", "right"))
+        if query.below:
+            properties.append(_property("custom.transform", common_models.GraphTransform.NEGATIVE_Y))
         if properties:
             panel = panel.override_by_query(ref, properties)
     return Tile(panel, width, height, empty)

@@ -55,7 +55,6 @@ MAY_BE_EMPTY_HERE = {
     "No failure is predicted": "nothing predicts failures of these devices",
     "No device reports its health": "files and memory have no health report",
     "No other module reports statistics": "no module of the wheel does",
-    "Node is up": "every node is up",
     "No node was down": "every node is up",
     "No alert is firing": "nothing is wrong",
     "No alert has fired": "nothing is wrong",

@@ -36,8 +36,8 @@ def board(control_api: str) -> Board:
             Section("", _identity()),
             Section("Workers", _workers()),
             Section("Processor and memory", _system()),
-            Section("Jobs", _jobs()),
             Section("Block devices", _devices()),
+            Section("Jobs", _jobs(), collapsed=True),
             Section("GPUs", _gpus(), collapsed=True),
         ],
     )
@@ -55,13 +55,14 @@ def _identity() -> list[Tile]:
         ),
         number(
             "Why down",
-            "Why the runtime does not answer (the reason of clio_node_down_info in words). Empty while it does.",
-            f"max by (cluster, node_id, hostname, reason) (clio_node_down_info{{{NODE}}})",
+            "Why the runtime does not answer (the reason of clio_node_down_info in words), or that it does "
+            "(clio_node_up). Empty while nobody asks it.",
+            f"max by (cluster, node_id, hostname, reason) (clio_node_down_info{{{NODE}}}) "
+            f'or label_replace({per_node("clio_node_up", NODE)} == 1, "reason", "up", "", "")',
             label="reason",
             colour=thresholds.BAD,
-            mapping=thresholds.DOWN_REASON,
+            mapping={**thresholds.DOWN_REASON, "up": ("Node is up", thresholds.IDLE)},
             width=3,
-            empty="Node is up",
         ),
         number(
             "Host",
@@ -85,7 +86,7 @@ def _identity() -> list[Tile]:
             unit="dtdurations",
             width=3,
             decimals=0,
-            empty="Node is down",
+            empty="No answer",
         ),
         number(
             "Sample age",
@@ -96,7 +97,7 @@ def _identity() -> list[Tile]:
             band=thresholds.SAMPLE_AGE,
             decimals=1,
             width=3,
-            empty="Node is down",
+            empty="No answer",
         ),
         number(
             "Round trip",
@@ -106,7 +107,7 @@ def _identity() -> list[Tile]:
             unit="s",
             band=thresholds.ROUND_TRIP,
             width=3,
-            empty="Node is down",
+            empty="No answer",
         ),
         rows(
             "Actions",
@@ -250,7 +251,7 @@ def _system() -> list[Tile]:
             ],
             unit="percentunit",
             high=1,
-            empty="Node is down",
+            empty="No answer",
         ),
         lines(
             "Memory",
@@ -272,7 +273,7 @@ def _system() -> list[Tile]:
                 Query(total, "Total", thresholds.IDLE),
             ],
             unit="bytes",
-            empty="Node is down",
+            empty="No answer",
         ),
     ]
 
@@ -290,6 +291,7 @@ def _jobs() -> list[Tile]:
                 )
             ],
             thresholds.ON_THE_NODE,
+            height=6,
             empty="No jobs are told of",
         ),
     ]
@@ -385,7 +387,7 @@ def _devices() -> list[Tile]:
                     None,
                     [
                         Query(rate("clio_bdev_read_bytes_total"), "read {{pool_name}}"),
-                        Query(f"-{rate('clio_bdev_written_bytes_total')}", "written {{pool_name}}"),
+                        Query(rate("clio_bdev_written_bytes_total"), "written {{pool_name}}", below=True),
                     ],
                 ),
                 (
@@ -398,7 +400,7 @@ def _devices() -> list[Tile]:
                     None,
                     [
                         Query(rate("clio_bdev_reads_total"), "reads {{pool_name}}"),
-                        Query(f"-{rate('clio_bdev_writes_total')}", "writes {{pool_name}}"),
+                        Query(rate("clio_bdev_writes_total"), "writes {{pool_name}}", below=True),
                     ],
                 ),
                 (

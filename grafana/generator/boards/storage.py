@@ -175,7 +175,11 @@ def _traffic() -> list[Tile]:
             "clio_bdev_written_bytes_total). Devices in memory are not counted by the runtimes: no line.",
             [
                 Query(by_type(rate("clio_bdev_read_bytes_total"), keys="type"), "read {{type}}"),
-                Query(f"-{by_type(rate('clio_bdev_written_bytes_total'), keys='type')}", "written {{type}}"),
+                Query(
+                    by_type(rate("clio_bdev_written_bytes_total"), keys="type"),
+                    "written {{type}}",
+                    below=True,
+                ),
             ],
             unit="binBps",
             low=None,

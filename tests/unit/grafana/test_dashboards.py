@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from grafana.generator.rules import RECORDED
+from grafana.generator.thresholds import IDLE
 from tests.promql import lint
 from tests.unit.grafana import boards
 from tests.unit.grafana.boards import (
@@ -41,6 +42,37 @@ def test_every_dashboard_is_there_once() -> None:
     assert [load(uid)["uid"] for uid in UIDS] == list(UIDS)
     assert len({load(uid)["title"] for uid in UIDS}) == len(UIDS)
     assert {path.stem for path in boards.DIRECTORY.iterdir()} == set(UIDS)
+
+
+def test_what_is_drawn_below_the_axis_is_no_negative_number() -> None:
+    """A negated expression would write -209 KiB/s in the legend."""
+    mirrored = {}
+    for uid in UIDS:
+        for panel in panels(uid):
+            below = {
+                override["matcher"]["options"]
+                for override in panel["fieldConfig"]["overrides"]
+                if {"id": "custom.transform", "value": "negative-Y"} in override["properties"]
+            }
+            if below or "(down)" in panel.get("description", ""):
+                mirrored[panel["title"]] = below
+                assert not [t["expr"] for t in panel["targets"] if t["expr"].startswith("-")]
+    assert mirrored == {title: {"B"} for title in ("Throughput", "I/O operations", "Bytes by tier")}
+
+
+def test_that_there_is_no_number_is_said_in_grey() -> None:
+    """Else in the colour of 0, which says that all is well."""
+    for uid in UIDS:
+        for panel in panels(uid):
+            if panel["type"] == "stat":
+                absent = [
+                    m["options"]
+                    for m in panel["fieldConfig"]["defaults"]["mappings"]
+                    if m["type"] == "special"
+                ]
+                assert [(m["match"], m["result"]["color"]) for m in absent] == [("null+nan", IDLE)], panel[
+                    "title"
+                ]
 
 
 # --- Queries -------------------------------------------------------------------
