@@ -341,7 +341,7 @@ def lines(
     """Lines over time with a legend of last value and maximum; `colours` are by name of the series."""
     # Filled areas of many lines hide each other.
     named = ["{{" in query.legend for query in queries]
-    alike = all(named) or named.count(True) == 1
+    alike = named.count(True) == 1 or (all(named) and not any(query.dashed for query in queries))
     several = len(queries) > 1 or "{{" in queries[0].legend
     panel = _dress(timeseries.Panel(), title, description, _counted(unit, decimals), empty, band)
     panel = _with_targets(panel, queries, "range")

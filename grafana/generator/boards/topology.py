@@ -181,6 +181,8 @@ def _card() -> Tile:
     hbm_used = (
         f"{per_node('clio_node_hbm_used_bytes', FOUND)} / {per_node('clio_node_hbm_total_bytes', FOUND)}"
     )
+    down = f"max by ({KEYS}, reason) (clio_node_down_info{{{FOUND}}})"
+    hung = f'max by ({KEYS}, reason) (clio_node_down_info{{{FOUND}, reason="hung"}})'
     return bars(
         "Node $card",
         "Status, processor, main memory, and where the node has GPUs their use and memory. From clio_node_up, "
@@ -193,7 +195,7 @@ def _card() -> Tile:
             Query(on_card(memory_used), "Memory"),
             Query(on_card(per_node("clio_node_gpu_utilization_ratio", FOUND)), "GPU"),
             Query(on_card(hbm_used), "GPU memory"),
-            Query(on_card(f"max by ({KEYS}, reason) (clio_node_down_info{{{FOUND}}})"), "{{reason}}"),
+            Query(on_card(f"2 * {hung} or {down}"), "{{reason}}"),
         ],
         band=thresholds.MEMORY_USED,
         mapping=thresholds.NODE_STATUS,
@@ -208,8 +210,16 @@ def _card() -> Tile:
             ("B", [_NO_JUDGEMENT]),
             ("D", [_NO_JUDGEMENT]),
             ("E", [thresholds.as_property(thresholds.HBM_USED)]),
-            # The reason is the bar's name; its value is always 1.
-            ("F", [override("mappings", thresholds.mappings({"1": ("", thresholds.BAD)}))]),
+            # The reason is the bar's name; its value is 1, and 2 of a node that hangs.
+            (
+                "F",
+                [
+                    override(
+                        "mappings",
+                        thresholds.mappings({"1": ("", thresholds.BAD), "2": ("", thresholds.HUNG)}),
+                    )
+                ],
+            ),
         ],
     )
 
