@@ -112,6 +112,12 @@ def _record() -> _Halves:
     return command.add_arguments, _with_nodes(command.run)
 
 
+def _backfill() -> _Halves:
+    from clio_exporter.backfill import command
+
+    return command.add_arguments, _with_nodes(command.run)
+
+
 def _job() -> _Halves:
     from clio_exporter.job import command
 
@@ -158,6 +164,7 @@ COMMANDS: Final = {
     "doctor": Command("look for what is wrong, from the hostfile to Grafana, and say what to do", _doctor),
     "top": Command("show the cluster live in a terminal", _top),
     "record": Command("write what the nodes remember of the last 17 minutes, and go on", _record),
+    "backfill": Command("fill what a Prometheus missed of the last 17 minutes", _backfill),
     "job": Command("monitor one job from inside it, without root, and report what happened", _job),
     "demo": Command("a real cluster on this machine, with traffic, to look at", _demo),
     "simulate": Command("simulated nodes, for tests of scale and faults", _simulate),

@@ -1,4 +1,4 @@
-"""Other services over HTTP: GET only, every wait bounded, no redirect followed, no failure raised."""
+"""Other services over HTTP: every wait bounded, no redirect followed, no failure raised."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
+from clio_client.config.errors import ConfigError
 from clio_client.config.fields import Field
+from clio_client.config.files import read_text
 
+_MAX_TOKEN: Final = 4096
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Of an answer: that of an exporter of 4,096 nodes is 40 MB."""
 
@@ -29,6 +33,14 @@ def service_url(value: Field) -> str:
             "Leave it out, and give a token in a file",
         )
     return text
+
+
+def service_token(file: Path | None) -> str:
+    """The token that the file has, "" without a file. Raises `ConfigError`."""
+    token = read_text(file, "token file", _MAX_TOKEN).strip() if file else ""
+    if not token.isascii() or not token.isprintable():
+        raise ConfigError(str(file), "is not a token", "Write the token alone, on one line")
+    return token
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +93,17 @@ class Service:
     def get(self, path: str, **query: str | Sequence[str]) -> Answer:
         """GET below the base address; never raises for what the service does."""
         where = self.url + path + (f"?{urllib.parse.urlencode(query, doseq=True)}" if query else "")
-        headers = {"Accept": "application/json, text/plain"}
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
+        return self._ask(where, None, {"Accept": "application/json, text/plain"})
+
+    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """POST below the base address; never raises for what the service does."""
+        return self._ask(self.url + path, body, headers)
+
+    def _ask(self, where: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+        own = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         opener = urllib.request.build_opener(_Stay, urllib.request.ProxyHandler({}))
         try:
-            request = urllib.request.Request(where, headers=headers)  # noqa: S310 - http or https: service_url
+            request = urllib.request.Request(where, body, {**headers, **own})  # noqa: S310 - http or https: service_url
             with opener.open(request, timeout=self.seconds) as answer:
                 return Answer(answer.status, answer.read(MAX_BYTES))
         except urllib.error.HTTPError as error:

@@ -10,17 +10,15 @@ from typing import Any, Final
 
 from clio_client.config import table
 from clio_client.config.errors import ConfigError
-from clio_client.config.files import read_text
 from clio_client.config.table import Kind, Setting
 from clio_exporter import flags
 from clio_exporter.doctor import nodes, services, ssh
 from clio_exporter.doctor.checks import Seen, findings
 from clio_exporter.doctor.model import as_json, as_text, exit_status
-from clio_exporter.service_client import Service, service_url
+from clio_exporter.service_client import Service, service_token, service_url
 from clio_exporter.settings import Settings
 
 EXIT_USAGE: Final = 2
-_MAX_TOKEN: Final = 4096
 _URL: Final = Kind(service_url, "URL")
 
 SERVICES: Final = tuple(
@@ -111,10 +109,7 @@ def _services(given: Mapping[str, Any], seconds: float) -> dict[str, Service]:
     for name in (entry.name for entry in SERVICES if "." not in entry.name):
         file: Path | None = given[f"{name}.token"]
         if given[name] is not None:
-            token = read_text(file, "token file", _MAX_TOKEN).strip() if file else ""
-            if not token.isascii() or not token.isprintable():
-                raise ConfigError(str(file), "is not a token", "Write the token alone, on one line")
-            found[name] = Service(given[name], seconds, token)
+            found[name] = Service(given[name], seconds, service_token(file))
         elif file is not None:
             raise ConfigError(f"--{name}.token-file", f"is given without --{name}", f"Give --{name} URL, too")
     return found

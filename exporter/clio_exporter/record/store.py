@@ -41,7 +41,7 @@ class Store:
         self._nodes[node] = labels
         self._database.executemany(
             self._insert,
-            ((node, s.wall_time_ns // 1_000_000, *_values(s)) for s in samples if s.wall_time_ns is not None),
+            ((node, s.wall_time_ns // 1_000_000, *values(s)) for s in samples if s.wall_time_ns is not None),
         )
         self._database.commit()
 
@@ -77,7 +77,8 @@ class Store:
         self._database.close()
 
 
-def _values(sample: SystemSample) -> list[float | None]:
+def values(sample: SystemSample) -> list[float | None]:
+    """Of `FAMILIES`; None where there is none."""
     # As in a scrape: a node without GPU has no series of them.
     gpu = GPU_SAMPLE.values(sample) if sample.gpu_count else [None] * len(GPU_SAMPLE.families)
     return [*SAMPLE.values(sample), *gpu]
