@@ -13,6 +13,7 @@ import ipaddress
 import socket
 
 from clio_client.errors import (
+    ConnectionLostError,
     HungError,
     NotARuntimeError,
     RefusedError,
@@ -60,7 +61,7 @@ class Greeting:
         """Wait for the greeting, without a bound of its own; returns our local address.
 
         Raises:
-            RefusedError, UnreachableError, NotARuntimeError: as their names say.
+            RefusedError, UnreachableError, ConnectionLostError, NotARuntimeError: as their names say.
         """
         loop = asyncio.get_running_loop()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -78,6 +79,9 @@ class Greeting:
             while len(received) < _SIGNATURE_BYTES:
                 try:
                     chunk = await loop.sock_recv(self._socket, _SIGNATURE_BYTES - len(received))
+                except ConnectionResetError as error:
+                    # So ends what waits to be accepted by a process that has just ended.
+                    raise ConnectionLostError(f"{where} reset the connection before a greeting") from error
                 except OSError as error:
                     raise NotARuntimeError(
                         f"{where} closed the connection: {error.strerror or error}"
