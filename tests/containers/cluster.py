@@ -71,7 +71,7 @@ for top, names, files in os.walk(sys.argv[1]):
 
 def _inside(container: Container, script: str, *arguments: str) -> list[str]:
     """Lines that a Python script prints in a container."""
-    code, output = container.exec_run(["timeout", "60", "python3", "-I", "-c", script, *arguments])
+    code, output = container.exec_run(["timeout", "240", "python3", "-I", "-c", script, *arguments])
     assert code == 0, output.decode(errors="replace")
     return output.decode().splitlines()
 

@@ -15,6 +15,8 @@ from tests.integration.live import Deadline, free_port
 pytestmark = pytest.mark.integration
 
 LIVES = 25
+PATIENCE = 30.0
+"""Seconds that a call may take: the machine may have much to do."""
 ABORT_S = 10.0
 """A runtime that was shown one identity twice ends about 8 s later."""
 ELASTIC = LIVES // 2
@@ -79,8 +81,8 @@ def test_programs_that_come_and_go_leave_nothing(cluster4: LocalCluster) -> None
 
     def live() -> None:
         with (
-            Cluster.from_hostfile(hostfile(cluster4), reply_port=port) as first,
-            Cluster.from_hostfile(hostfile(cluster4), reply_port=port) as second,
+            Cluster.from_hostfile(hostfile(cluster4), reply_port=port, timeout=PATIENCE) as first,
+            Cluster.from_hostfile(hostfile(cluster4), reply_port=port, timeout=PATIENCE) as second,
         ):
             for cluster in (first, second):
                 assert all(result.ok for result in cluster.status())

@@ -122,7 +122,9 @@ class NodeScreen(Screen[None]):
         self.show()
 
     def show(self) -> None:
-        """Show the node as it is now."""
+        """Show the node as it is now; a frame may come before there are parts to show it in."""
+        if not self.query("#text"):
+            return
         node, curves = self._look(self._key)
         text = "\n".join(detail(node)) if node else "this node is no member any more"
         self.query_one("#text", Static).update(text)

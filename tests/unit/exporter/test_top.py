@@ -13,7 +13,7 @@ import pytest
 from textual import events
 from textual.css.query import NoMatches
 from textual.pilot import Pilot
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from clio_client.search import Search, parse_search
 from clio_exporter import cli
@@ -309,6 +309,23 @@ def test_an_answer_that_comes_while_the_app_ends_is_left_alone() -> None:
             await pilot.pause()
             app._arrived(many(3))
             app._failed("nobody answers")
+
+    asyncio.run(session())
+
+
+def test_a_frame_that_comes_while_a_node_is_being_opened_is_shown_there() -> None:
+    async def session() -> None:
+        app = TopApp(Frames(3), 60, Search(), "node")
+        async with app.run_test() as pilot:
+            await come_true(pilot, lambda: _is(app.frame is not None))
+            opened = NodeScreen(list(many(3).nodes)[1], app._look)
+            app.push_screen(opened)
+            app._arrived(many(3))
+
+            def shows_it() -> None:
+                _is_in(str(opened.query_one("#text", Static).render()), "host0001")
+
+            await come_true(pilot, shows_it)
 
     asyncio.run(session())
 
