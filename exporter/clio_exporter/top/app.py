@@ -219,10 +219,10 @@ class TopApp(App[None]):
         self._draw()
 
     def _draw(self) -> None:
-        main = self.screen_stack[0]
         parts = "#summary", "#heading", "NodeList", "#status"
-        if not all(main.query(part) for part in parts):
+        if not self.screen_stack or not all(self.screen_stack[0].query(part) for part in parts):
             return  # the app is ending, and its parts are gone
+        main = self.screen_stack[0]
         width = self.size.width
         if self.frame is not None:
             lines = "\n".join(text for text, _ in summary(self.frame, width))

@@ -309,6 +309,9 @@ def test_an_answer_that_comes_while_the_app_ends_is_left_alone() -> None:
             await pilot.pause()
             app._arrived(many(3))
             app._failed("nobody answers")
+        assert not app.screen_stack
+        app._arrived(many(3))
+        app._failed("nobody answers")
 
     asyncio.run(session())
 
