@@ -11,7 +11,7 @@ SOAK_SECONDS ?= 600
 MUTANTS_ARGS ?=
 BENCH_ARGS ?=
 # Processes that share the tests. Most tests wait for real parts, so more than two processors can run at once.
-WORKERS ?= 4
+WORKERS ?= 3
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.clio-exporter-installed

@@ -7,16 +7,13 @@ once, apart from files that share more, and tests of one version of the runtime,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Final
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
-from xdist.workermanage import WorkerController
 
 CONTAINERS: Final = "tests/containers"
-UNIT: Final = "tests/unit"
 _VERSION: Final = re.compile(r"^tests/integration/.*\[(\d+\.\d+\.\d+)\]$")
 
 TOGETHER: Final = {
@@ -32,8 +29,8 @@ TOGETHER: Final = {
 """Files of tests/integration that are a group."""
 
 LONGEST: Final = (
-    "tests/integration/test_alerts_in_earnest.py", CONTAINERS, "cluster4 2", "cluster4 alone",
-    "tests/integration/test_alerts_simulated.py", "cluster4 1", "tests/integration/test_soak.py",
+    "tests/integration/test_alerts_in_earnest.py", CONTAINERS, "cluster4 1", "cluster4 2",
+    "tests/integration/test_soak.py", "cluster4 alone",
 )  # fmt: skip
 """Groups that begin first, so that nobody waits for one of them in the end."""
 
@@ -52,28 +49,15 @@ def group_of(nodeid: str) -> str:
 
 
 def rank(nodeid: str) -> tuple[int, str]:
-    """The place of a test's group in the order: `LONGEST`, others that mostly wait, unit tests."""
+    """The place of a test's group in the order: long ones, then what mostly waits, then what computes."""
     group = group_of(nodeid)
     if group in LONGEST:
         return LONGEST.index(group), group
-    return len(LONGEST) + _computes(group), group
-
-
-def next_group(groups: Iterable[str], *, computes: bool) -> str:
-    """The group that a process begins: the first of its kind, or of the other kind when there is none left.
-
-    Unit tests compute, and one process does so from the start while the others mostly wait.
-    """
-    waiting = list(groups)
-    return next((group for group in waiting if _computes(group) == computes), waiting[0])
-
-
-def _computes(group: str) -> bool:
-    return group.startswith(f"{UNIT}/")
+    return len(LONGEST) + group.startswith("tests/unit/"), group
 
 
 class GroupScheduling(LoadScopeScheduling):
-    """Hands out groups, in the order of the collected tests; unit tests to the last process first."""
+    """Hands out groups, in the order of the collected tests."""
 
     def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
         super().__init__(config, log)
@@ -81,8 +65,3 @@ class GroupScheduling(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid)
-
-    def _assign_work_unit(self, node: WorkerController) -> None:
-        group = next_group(self.workqueue, computes=node is self.nodes[-1])
-        self.workqueue.move_to_end(group, last=False)
-        super()._assign_work_unit(node)

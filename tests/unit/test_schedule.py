@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tests.paths import ROOT
-from tests.schedule import CONTAINERS, LONGEST, TOGETHER, group_of, next_group, rank
+from tests.schedule import CONTAINERS, LONGEST, TOGETHER, group_of, rank
 
 UNIT = "tests/unit/web/test_limits.py::test_one[a::b]"
 WAITS = "tests/integration/test_demo.py::test_one"
@@ -39,19 +39,10 @@ def test_files_that_use_the_four_runtimes_are_in_a_group_that_shares_them() -> N
     assert {file.stem.removeprefix("test_") for file in users} <= together
 
 
-def test_what_takes_long_begins_first_and_what_computes_comes_last() -> None:
+def test_what_takes_long_begins_first_and_what_computes_fills_the_gaps() -> None:
     soak = "tests/integration/test_soak.py::test_one"
     images = f"{CONTAINERS}/test_images.py::test_one"
     assert sorted([UNIT, WAITS, soak, images], key=rank) == [images, soak, WAITS, UNIT]
-
-
-def test_one_process_computes_while_others_wait() -> None:
-    unit = group_of(UNIT)
-    groups = [CONTAINERS, group_of(WAITS), unit]
-    assert next_group(groups, computes=False) == CONTAINERS
-    assert next_group(groups, computes=True) == unit
-    assert next_group(groups[:2], computes=True) == CONTAINERS
-    assert next_group([unit], computes=False) == unit
 
 
 def test_the_groups_that_begin_first_are_there() -> None:
