@@ -21,6 +21,7 @@ from clio_client.errors import TransportUnavailableError
 from clio_exporter import effective, flags, scrape_command, sd_file
 from clio_exporter.engine import Engine
 from clio_exporter.http.app import create_app
+from clio_exporter.messages import failed
 from clio_exporter.telemetry import Telemetry
 from clio_web import logs
 from clio_web.errors import WebConfigError
@@ -211,8 +212,7 @@ def _serve(args: argparse.Namespace) -> int:
             telemetry.certificate = lambda: server.certificate_not_after
             server.serve_forever(publish)
     except (ConfigError, WebConfigError, ListenError, TransportUnavailableError) as error:
-        sys.stderr.write(f"clio-exporter: {error}\n")
-        return 1
+        return failed(error, 1)
     return 0
 
 

@@ -18,6 +18,7 @@ from clio_client.config.errors import ConfigError
 from clio_client.errors import TransportUnavailableError
 from clio_exporter import flags
 from clio_exporter.engine import Engine, Result
+from clio_exporter.messages import failed
 from clio_exporter.snapshot import NodeSnapshot, Topic
 
 EXIT_OK: Final = 0
@@ -62,8 +63,7 @@ def run(args: argparse.Namespace, env: Mapping[str, str], home: Path) -> int:
         args.runtime_timeout = args.runtime_timeout or min(timeout, NODE_TIMEOUT)
         engine = Engine(lambda: flags.settings(args), env, home, role="scrape")
     except (ConfigError, TransportUnavailableError) as error:
-        sys.stderr.write(f"clio-exporter: {error}\n")
-        return EXIT_USAGE
+        return failed(error, EXIT_USAGE)
     with contextlib.closing(engine):
         result = engine.scrape(None, timeout)
     text = _FORMATS[args.format](result)
@@ -73,8 +73,7 @@ def run(args: argparse.Namespace, env: Mapping[str, str], home: Path) -> int:
         try:
             write_atomically(args.output, text)
         except OSError as error:
-            sys.stderr.write(f"clio-exporter: cannot write {args.output}: {error.strerror}\n")
-            return EXIT_USAGE
+            return failed(f"cannot write {args.output}: {error.strerror}", EXIT_USAGE)
     for node in result.nodes:
         if not node.up:
             sys.stderr.write(f"clio-exporter: {node.member.target} is down: {node.failure}\n")

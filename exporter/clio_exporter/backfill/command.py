@@ -19,7 +19,8 @@ from clio_client.errors import RuntimeClientError
 from clio_exporter import flags
 from clio_exporter.backfill import live
 from clio_exporter.backfill.plan import Fill, Index, NotFilledError, Plan, plan
-from clio_exporter.record.ring import NewSamples, Rings
+from clio_exporter.messages import failed
+from clio_exporter.record.ring import TIMEOUT, NewSamples, Rings
 from clio_exporter.record.store import FAMILIES
 from clio_exporter.scrape_command import EXIT_ALL_DOWN, EXIT_OK, EXIT_SOME_DOWN, EXIT_USAGE
 from clio_exporter.service_client import Service, service_token, service_url
@@ -36,7 +37,7 @@ OPTIONS: Final = (
         shown="as Prometheus says",
     ),
     Setting("dry_run", table.BOOLEAN, False, "say what would be sent, and send nothing", flag="--dry-run"),
-    Setting("timeout", table.duration(0.5, 300), 6.0, "time that a node has to answer", flag="--timeout"),
+    TIMEOUT,
 )  # fmt: skip
 
 
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace, env: Mapping[str, str], home: Path) -> int:
             until = found.now + round((time.monotonic() - begun) * 1000)
         send = _nothing if options["dry_run"] else _sender(service)
     except (ConfigError, RuntimeClientError) as error:
-        return _error(str(error), EXIT_USAGE)
+        return failed(error, EXIT_USAGE)
     interval = None if options["interval"] is None else round(options["interval"] * 1000)
     index = Index(found.series)
     done = 0
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace, env: Mapping[str, str], home: Path) -> int:
         try:
             planned = _planned(node, index, found, until, interval)
             if planned.fills and (refused := send(planned.fills)):
-                return _error(refused, EXIT_ALL_DOWN)
+                return failed(refused, EXIT_ALL_DOWN)
         except NotFilledError as error:
             sys.stderr.write(f"clio-exporter: {node.member.target} is not filled: {error}\n")
             continue
@@ -140,8 +141,3 @@ def _told(node: NewSamples, planned: Plan, *, dry: bool) -> Iterable[str]:
 
 def _clock(at: int) -> str:
     return datetime.fromtimestamp(at / 1000, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _error(text: str, status: int) -> int:
-    sys.stderr.write(f"clio-exporter: {text}\n")
-    return status

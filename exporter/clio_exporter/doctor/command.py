@@ -15,6 +15,7 @@ from clio_exporter import flags
 from clio_exporter.doctor import nodes, services, ssh
 from clio_exporter.doctor.checks import Seen, findings
 from clio_exporter.doctor.model import as_json, as_text, exit_status
+from clio_exporter.messages import failed
 from clio_exporter.service_client import Service, service_token, service_url
 from clio_exporter.settings import Settings
 
@@ -66,8 +67,7 @@ def run(args: argparse.Namespace, env: Mapping[str, str], home: Path) -> int:
         login = table.resolved(SSH, vars(args))
         settings = flags.settings(args)
     except ConfigError as error:
-        sys.stderr.write(f"clio-exporter: {error}\n")
-        return EXIT_USAGE
+        return failed(error, EXIT_USAGE)
     found = findings(look(settings, env, home, seconds, around, login))
     sys.stdout.write(as_json(found) if args.format == "json" else as_text(found))
     return exit_status(found)

@@ -20,7 +20,8 @@ from clio_client.errors import RuntimeClientError
 from clio_client.membership import Member
 from clio_exporter import flags
 from clio_exporter.labels import member_labels
-from clio_exporter.record.ring import NewSamples, Rings
+from clio_exporter.messages import failed
+from clio_exporter.record.ring import TIMEOUT, NewSamples, Rings
 from clio_exporter.record.store import Store
 from clio_exporter.scrape_command import EXIT_ALL_DOWN, EXIT_OK, EXIT_SOME_DOWN, EXIT_USAGE, write_atomically
 
@@ -41,7 +42,7 @@ OPTIONS: Final = (
         "interval", table.duration(1, 600), 30.0, "time between two questions meanwhile",
         flag="--interval",
     ),
-    Setting("timeout", table.duration(0.5, 300), 6.0, "time that a node has to answer", flag="--timeout"),
+    TIMEOUT,
 )  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace, env: Mapping[str, str], home: Path) -> int:
         settings = flags.settings(args)
         rings = Rings(settings, env, home)
     except (ConfigError, RuntimeClientError) as error:
-        return _error(str(error))
+        return failed(error, EXIT_USAGE)
     constant = dict(settings.labels.labels)
     with contextlib.closing(rings), contextlib.closing(Store()) as store:
         told: dict[Member, bool] = {}
@@ -79,9 +80,9 @@ def run(args: argparse.Namespace, env: Mapping[str, str], home: Path) -> int:
             last = found
             output.write()
         except RuntimeClientError as error:
-            return _error(str(error))
+            return failed(error, EXIT_USAGE)
         except OSError as error:
-            return _error(f"cannot write {options['output'] or 'the output'}: {error.strerror}")
+            return failed(f"cannot write {options['output'] or 'the output'}: {error.strerror}", EXIT_USAGE)
         sys.stderr.write(
             f"clio-exporter: {len(store)} samples of {sum(told.values())} of {len(told)} nodes\n"
         )
@@ -142,8 +143,3 @@ def _rounds(rings: Rings, seconds: float, interval: float, timeout: float) -> It
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _error(text: str) -> int:
-    sys.stderr.write(f"clio-exporter: {text}\n")
-    return EXIT_USAGE

@@ -11,6 +11,8 @@ from typing import Final
 from clio_client import RuntimeIdentity, SystemSample, questions
 from clio_client.client import RuntimeClient
 from clio_client.clusters import configured_clusters, refresh_members
+from clio_client.config import table
+from clio_client.config.table import Setting
 from clio_client.errors import RuntimeClientError
 from clio_client.membership import Member
 from clio_client.transport.choice import check_transport, make_transport
@@ -18,6 +20,10 @@ from clio_client.transport.interface import Transport
 from clio_exporter.poller import RINGS_AT_ONCE
 from clio_exporter.settings import Settings
 
+TIMEOUT: Final = Setting(
+    "timeout", table.duration(0.5, 300), 6.0, "time that a node has to answer", flag="--timeout"
+)
+"""Option of the commands that read rings."""
 _GRACE_S: Final = 5.0
 _WAVES: Final = 60
 """How many times as long as one node all may take, where they are many."""

@@ -18,6 +18,7 @@ from clio_client.config.table import Kind, Setting
 from clio_client.errors import TransportUnavailableError
 from clio_client.search import Search, SearchError, parse_search
 from clio_exporter import flags
+from clio_exporter.messages import failed
 from clio_exporter.service_client import Service, service_url
 from clio_exporter.top.sources import SECONDS, Nodes, Remote, Source, SourceError, next_frame
 from clio_exporter.top.view import SORTS, printed
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace, env: Mapping[str, str], home: Path) -> int:
         else:
             source = Nodes(flags.settings(args), env, home)
     except (ConfigError, TransportUnavailableError) as error:
-        return _error(str(error), EXIT_USAGE)
+        return failed(error, EXIT_USAGE)
     with contextlib.closing(source):
         if options["once"]:
             return _once(source, options["interval"], options["search"], options["sort"])
@@ -80,7 +81,7 @@ def _once(source: Source, interval: float, search: Search, sort: str) -> int:
         time.sleep(interval)  # what a rate is measured over
         frame = next_frame(source, first)
     except SourceError as error:
-        return _error(str(error), EXIT_FAILED)
+        return failed(error, EXIT_FAILED)
     sys.stdout.write(printed(frame, search, sort, shutil.get_terminal_size().columns))
     return EXIT_OK
 
@@ -89,16 +90,11 @@ def _live(source: Source, interval: float, search: Search, sort: str) -> int:
     try:
         from clio_exporter.top.app import TopApp
     except ModuleNotFoundError as error:
-        return _error(
+        return failed(
             f"top needs {error.name}, which is not installed: pip install 'clio-exporter[top]'; or --once",
             EXIT_USAGE,
         )
     if not (sys.stdin.isatty() and sys.stderr.isatty()):  # it draws on standard error
-        return _error("top needs a terminal; --once prints a frame", EXIT_USAGE)
+        return failed("top needs a terminal; --once prints a frame", EXIT_USAGE)
     TopApp(lambda before: next_frame(source, before), interval, search, sort).run()
     return EXIT_OK
-
-
-def _error(text: str, status: int) -> int:
-    sys.stderr.write(f"clio-exporter: {text}\n")
-    return status

@@ -36,23 +36,21 @@ class Column:
 
 def number(value: float | None) -> str:
     """At most five characters: 0, 17, 5.2k, 120M."""
-    if value is None:
-        return UNKNOWN
-    for unit in ("", "k", "M", "G", "T", "P"):
-        if abs(value) < 999.5:
-            return f"{value:.0f}{unit}" if not unit or value >= 99.5 else f"{value:.1f}{unit}"
-        value /= 1000
-    return f"{value:.0f}E"
+    return _scaled(value, 1000, ("", "k", "M", "G", "T", "P"))
 
 
 def size(value: float | None) -> str:
     """Bytes in powers of 1024: 0, 512, 1.5K, 30M."""
+    return _scaled(value, 1024, ("", "K", "M", "G", "T", "P"))
+
+
+def _scaled(value: float | None, step: int, units: Sequence[str]) -> str:
     if value is None:
         return UNKNOWN
-    for unit in ("", "K", "M", "G", "T", "P"):
-        if abs(value) < 1023.5:
+    for unit in units:
+        if abs(value) < step - 0.5:
             return f"{value:.0f}{unit}" if not unit or value >= 99.5 else f"{value:.1f}{unit}"
-        value /= 1024
+        value /= step
     return f"{value:.0f}E"
 
 
