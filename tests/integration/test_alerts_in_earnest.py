@@ -41,10 +41,15 @@ from tests.alert_trials import (
     unwatched,
     write_rules,
 )
+from tests.integration.wrong_clock import restart_with_clock, restart_with_right_clock
 from tests.ports import free_port
 from tests.system import needs_system
 
-pytestmark = [pytest.mark.integration, needs_system("prometheus", "promtool"), pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.integration,
+    needs_system("prometheus", "promtool", "faketime"),
+    pytest.mark.timeout(900),
+]
 
 NODES = 4
 INTERVAL = "3s"
@@ -290,6 +295,13 @@ FAULTS = (
         lambda watched: watched.cluster.nodes[2].restart(),
     ),
     Fault("SIGSTOP to a runtime", "ClioNodeHung", on_node(3, LocalNode.pause), on_node(3, LocalNode.resume)),
+    Fault(
+        "the clock of a runtime's host is an hour ahead (libfaketime)",
+        "ClioNodeClockWrong",
+        on_node(2, lambda node: restart_with_clock(node, 3600)),
+        on_node(2, restart_with_right_clock),
+        but=IN_REAL_TIME,
+    ),
     Fault(
         "a node's file has one more setting", "ClioConfigDiffers", *line(config, "swim: {enabled: true}\n")
     ),

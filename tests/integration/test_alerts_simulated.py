@@ -206,7 +206,6 @@ class Fault:
 
 FAULTS = (
     Fault("ClioNodeStatisticsStale", "samples of a node stand still", {3: "frozen"}),
-    Fault("ClioNodeClockWrong", "the clock of a node is an hour ahead", {3: "clock:3600"}),
     Fault("ClioWorkerStuck", "workers with tasks queued complete none", {3: "stuck"}),
     Fault("ClioQueueBacklogGrowing", "20 tasks a second more are queued on a node", {3: "backlog:5"}),
     Fault("ClioNodeSaturated", "workers never idle, 20 tasks queued for each", {3: "busy"}),

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import getpass
 import json
-import time
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clio_client.config.settings import RuntimeSettings
-from clio_exporter.doctor import checks_nodes, nodes
 from clio_exporter.kit.rules import render
-from clio_exporter.settings import Settings
 from clio_lab.demo.cluster import LocalCluster
 from clio_lab.demo.install import RuntimeInstall
 from clio_lab.demo.ports import find_base_port
 from tests.exporter_process import ExporterProcess, eventually, run_exporter
 from tests.integration.sshd import Sshd, make_key
+from tests.integration.wrong_clock import wrong_clock
 from tests.ports import closed_port, free_port
 from tests.prometheus import Prometheus
 from tests.system import needs_system
@@ -107,18 +105,17 @@ def test_a_reply_address_that_is_not_ours(runtime_install: RuntimeInstall, tmp_p
     assert "192.0.2.1 is not an address of this host" in failed(found)["answers"]
 
 
-def test_a_clock_that_is_ahead(cluster: LocalCluster, tmp_path: Path) -> None:
-    settings = Settings(runtime=RuntimeSettings(reply_port=free_port())).with_overrides(
-        hostfile=str(cluster.hostfile)
-    )
-
-    def findings(ahead: float) -> list[str]:
-        seen = nodes.look(settings, {}, tmp_path, 6.0, lambda _seen: None, lambda: time.time() + ahead)
-        return [finding.status.value for finding in checks_nodes.clocks(seen)]
-
-    assert findings(0) == ["ok"]
-    assert findings(90) == ["warn"]
-    assert findings(-90) == ["warn"]
+@needs_system("faketime")
+@pytest.mark.parametrize("ahead", [90, -90])
+def test_a_clock_that_is_wrong(cluster: LocalCluster, tmp_path: Path, ahead: int) -> None:
+    with wrong_clock(cluster.nodes[1], ahead):
+        status, found = ask(tmp_path, cluster, "--hostfile", str(cluster.hostfile))
+    seen = found["clocks"][0]["seen"]
+    wrong = re.findall(r"(\S+) (ahead|behind) by ([0-9.]+) s", seen)
+    assert (status, found["clocks"][0]["status"]) == (0, "warn")
+    assert [side for _node, side, _seconds in wrong] == ["ahead" if ahead > 0 else "behind"], seen
+    # The newest sample is up to a second old, and the answers took their time.
+    assert abs(float(wrong[0][2]) - 90) < 5, seen
 
 
 @needs_system("prometheus")

@@ -102,7 +102,6 @@ def look(
     home: Path,
     seconds: float,
     meanwhile: Callable[[NodesLook], None],
-    clock: Callable[[], float] = time.time,
 ) -> NodesLook:
     """Ask every node, ``seconds`` at most each; ``meanwhile`` is called while answers can still arrive."""
     try:
@@ -112,9 +111,7 @@ def look(
     except (ConfigError, RuntimeClientError) as error:
         return NodesLook(problem=error)
     try:
-        seen = client.call(
-            lambda transport: _ask(transport, clusters, seconds, clock), 3 * seconds + _GRACE_S
-        )
+        seen = client.call(lambda transport: _ask(transport, clusters, seconds), 3 * seconds + _GRACE_S)
         seen = NodesLook(seen.clusters, None, seen.endpoints, settings.runtime.reply_port)
         meanwhile(seen)
         return seen
@@ -124,13 +121,11 @@ def look(
         client.close()
 
 
-async def _ask(
-    transport: Transport, clusters: Sequence[ConfiguredCluster], seconds: float, clock: Callable[[], float]
-) -> NodesLook:
+async def _ask(transport: Transport, clusters: Sequence[ConfiguredCluster], seconds: float) -> NodesLook:
     loop = asyncio.get_running_loop()
     groups = await refresh_members(clusters, transport, loop.time() + seconds)
     looks = await asyncio.gather(
-        *(asyncio.gather(*(_one(transport, m, seconds, clock) for m in members)) for members in groups)
+        *(asyncio.gather(*(_one(transport, m, seconds) for m in members)) for members in groups)
     )
     seen = tuple(
         ClusterLook(
@@ -146,17 +141,17 @@ async def _ask(
     return NodesLook(seen, endpoints=endpoints)
 
 
-async def _one(transport: Transport, member: Member, seconds: float, clock: Callable[[], float]) -> NodeLook:
+async def _one(transport: Transport, member: Member, seconds: float) -> NodeLook:
     deadline = asyncio.get_running_loop().time() + seconds
     (local, greets), answered = await asyncio.gather(
-        _greeted(member, seconds), _answered(transport, member, deadline, clock)
+        _greeted(member, seconds), _answered(transport, member, deadline)
     )
     status, error, skew = answered
     return NodeLook(member, local, greets, status, error, skew)
 
 
 async def _answered(
-    transport: Transport, member: Member, deadline: float, clock: Callable[[], float]
+    transport: Transport, member: Member, deadline: float
 ) -> tuple[NodeStatus | None, RuntimeClientError | None, float | None]:
     try:
         status = await questions.status(transport, member.address, deadline)
@@ -167,7 +162,7 @@ async def _answered(
     except RuntimeClientError:  # generation Z has none
         return status, None, None
     wall = samples[-1].wall_time_ns if samples else None
-    return status, None, None if wall is None else clock() - wall / 1e9
+    return status, None, None if wall is None else time.time() - wall / 1e9
 
 
 async def _greeted(member: Member, seconds: float) -> tuple[str | None, bool]:

@@ -15,10 +15,13 @@ import pytest
 
 from clio_client import __version__
 from clio_client.config.fields import Field
+from clio_client.config.membership_source import HostfileNodes
+from clio_client.membership import Member
+from clio_client.transport.interface import NodeAddress
 from clio_exporter.doctor import checks_nodes, checks_services, services
 from clio_exporter.doctor.checks import CHECKS
 from clio_exporter.doctor.model import Finding, Status, as_json, as_text, exit_status, named, worst
-from clio_exporter.doctor.nodes import NodesLook
+from clio_exporter.doctor.nodes import ClusterLook, NodeLook, NodesLook
 from clio_exporter.doctor.services import PrometheusLook
 from clio_exporter.doctor.ssh import SshOptions
 from clio_exporter.service_client import Answer, Service, service_url
@@ -190,8 +193,23 @@ def test_comments_in_the_hostfile_and_names_twice(run: Run, nodes: str, tmp_path
     assert "hosts:1: the runtime does not know comments" in found["hostfile"][0]["seen"]
 
 
-def test_clocks() -> None:
+def test_clocks_that_are_not_known() -> None:
     assert next(checks_nodes.clocks(NodesLook())).status is Status.SKIPPED
+
+
+@pytest.mark.parametrize(
+    ("skew", "status"),
+    [(-2.1, Status.WARN), (-1.9, Status.OK), (0.0, Status.OK), (4.9, Status.OK), (5.1, Status.WARN)],
+)
+def test_how_far_a_clock_may_be_off(skew: float, status: Status) -> None:
+    member = Member("", 3, "node3", NodeAddress("node3", 5555))
+    cluster = ClusterLook(
+        "", HostfileNodes(Path("hosts"), "--hostfile", 5555), (NodeLook(member, skew=skew),)
+    )
+    (finding,) = checks_nodes.clocks(NodesLook((cluster,)))
+    assert finding.status is status
+    assert f"{abs(skew):.1f} s" in finding.seen
+    assert ("ahead" in finding.seen) == (skew < -2)
 
 
 def test_unusable_options_are_usage_errors(run: Run) -> None:
