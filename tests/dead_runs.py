@@ -17,9 +17,9 @@ from typing import Final
 import psutil
 from filelock import FileLock
 
-from clio_lab import processes
 from clio_lab.demo.state import MARK as STATE_MARK
 from clio_lab.demo.state import ProcessRecord, State
+from clio_web import processes
 from tests.paths import ROOT
 
 RUNS: Final = ROOT / ".cache" / "test-runs"

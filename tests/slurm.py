@@ -24,8 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from clio_lab import processes
 from clio_lab.child import ChildProcess
+from clio_web import processes
 from tests.exporter_process import eventually
 from tests.ports import free_port
 from tests.system import find_command

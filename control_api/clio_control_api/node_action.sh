@@ -165,13 +165,23 @@ sockets() {
 }
 
 is_alive() {
-    case $(cat "/proc/$1/stat" 2>/dev/null) in '' | *') Z '* | *') X '*) return 1 ;; esac
+    case $(cat "/proc/$1/stat" 2>/dev/null) in
+        '' | *') X '*) return 1 ;;
+        *') Z '*) # its first thread has ended; with others alive it still runs
+            set -- "/proc/$1/task"/*
+            [ "$#" -gt 1 ]
+            ;;
+    esac
 }
 
 # Process ids of this user's processes that listen on the port.
 listeners() {
     for inode in $(sockets); do
-        find /proc/[0-9]*/fd -maxdepth 1 -lname "socket:\[$inode\]" 2>/dev/null
+        found=$(find /proc/[0-9]*/fd -maxdepth 1 -lname "socket:\[$inode\]" 2>/dev/null)
+        # A process whose first thread has ended shows them under the others alone.
+        [ -n "$found" ] ||
+            found=$(find /proc/[0-9]*/task/[0-9]*/fd -maxdepth 1 -lname "socket:\[$inode\]" 2>/dev/null)
+        if [ -n "$found" ]; then printf '%s\n' "$found"; fi
     done | cut -d / -f 3 | sort -u
 }
 
@@ -180,7 +190,9 @@ listeners() {
 objection() {
     user=$(awk '$1 == "Uid:" { print $3 }' "/proc/$1/status" 2>/dev/null)
     [ "$user" = "$(id -u)" ] || { echo "belongs to another user"; return; }
-    executable=$(readlink "/proc/$1/exe" 2>/dev/null)
+    for thread in "/proc/$1" "/proc/$1/task"/*; do # the first thread of one that is ending has none
+        executable=$(readlink "$thread/exe" 2>/dev/null) && break
+    done
     executable=${executable% (deleted)}
     case ${executable##*/} in clio_run | chimaera | chimaera_*) return ;; esac
     [ "$executable" != "$(readlink -f "$(command -v "$program")")" ] || return 0

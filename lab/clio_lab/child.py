@@ -14,8 +14,8 @@ from typing import IO, TYPE_CHECKING, TypeVar
 
 import psutil
 
-from clio_lab import processes
 from clio_lab.demo.errors import InterruptedStartError, ProcessFailedError
+from clio_web import processes
 
 if TYPE_CHECKING:
     from clio_lab.demo.state import State

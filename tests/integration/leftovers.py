@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clio_lab.demo import addresses
 from clio_lab.demo.ports import busy_ports
-from clio_lab.processes import with_environment
+from clio_web.processes import with_environment
 
 
 def processes(user: str) -> list[int]:

@@ -14,7 +14,7 @@ import pytest
 
 from clio_lab.demo.ports import is_free
 from clio_lab.demo.state import MARK
-from clio_lab.processes import with_environment
+from clio_web.processes import with_environment
 from tests import grafana_stand_in
 from tests.exporter_process import eventually
 from tests.integration.test_demo import READY, Demo, ensure_ended

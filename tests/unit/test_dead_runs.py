@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from clio_lab.demo.state import State
-from clio_lab.processes import await_end, is_alive, kill
+from clio_web.processes import await_end, is_alive, kill
 from tests.dead_runs import MARK, recorded, remove_dead
 from tests.paths import ROOT
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import time
@@ -17,13 +16,12 @@ import psutil
 from clio_client.config.errors import ConfigError
 from clio_exporter.job.state import ProcessRecord
 from clio_exporter.service_client import Service
+from clio_web import processes
 
 HOST: Final = "127.0.0.1"
 MARK: Final = "CLIO_EXPORTER_JOB_PROCESS"
 """Environment variable by which a site's epilog tells what to end (contrib/slurm/epilog.sh)."""
 _STEP: Final = 0.05
-_SAME: Final = 2.0
-"""A process that started within this of the time written down is that one: clocks are set."""
 
 
 class EndedEarlyError(Exception):
@@ -116,37 +114,13 @@ class Detached:
 
 def running(record: ProcessRecord) -> psutil.Process | None:
     """The process written down, None when it has ended (or another has its number now)."""
-    try:
-        process = psutil.Process(record.pid)
-        same = abs(process.create_time() - record.started) < _SAME
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.Error:
-        return None
+    return processes.find(record.pid, record.started)
 
 
 def end(record: ProcessRecord, seconds: float) -> bool:
     """SIGTERM; SIGKILL when it still runs `seconds` later. Whether it ended by itself, or had before."""
     process = running(record)
-    if process is None:
-        return True
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process.send_signal(signal.SIGCONT)  # a paused one would not see the other
-        process.send_signal(signal.SIGTERM)
-    if _gone(record, seconds):
-        return True
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process.kill()
-    _gone(record, 10.0)
-    return False
-
-
-def _gone(record: ProcessRecord, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while running(record) is not None:
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(_STEP)
-    return True
+    return process is None or processes.end(process, seconds)
 
 
 def last_lines(log: Path, lines: int = 3) -> str:

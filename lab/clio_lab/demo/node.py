@@ -18,11 +18,11 @@ import psutil
 from clio_client.address import CLIENT_PORT_OFFSET, PORT_OFFSETS
 from clio_client.errors import RuntimeClientError
 from clio_client.transport.greeting import Greeting
-from clio_lab import processes
 from clio_lab.child import ChildProcess
 from clio_lab.demo.errors import DemoError, ProcessFailedError
 from clio_lab.demo.ports import require_free
 from clio_lab.demo.state import State
+from clio_web import processes
 
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 3.0

@@ -14,7 +14,7 @@ import psutil
 
 from clio_client.address import PORT_OFFSETS
 from clio_lab.demo.errors import DemoError
-from clio_lab.processes import wait_for
+from clio_web.processes import wait_for
 
 ENDING_SECONDS = 5.0
 _FOUND_KEPT = 4

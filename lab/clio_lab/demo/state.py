@@ -18,14 +18,12 @@ from pathlib import Path
 
 import psutil
 
-from clio_lab import processes
 from clio_lab.demo import addresses as loopback
 from clio_lab.demo import containers as engine
+from clio_web import processes
 
 MARK = "CLIO_DEMO_STATE"
 """Environment variable that every process we start has: the path of the record it belongs to."""
-
-_CLOCK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -43,12 +41,7 @@ class ProcessRecord:
 
     def process(self) -> psutil.Process | None:
         """Return exactly this process; None when it does not run any more (a zombie does not)."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(self.pid)
-            # Reckoned from the time of the boot, which follows corrections of the clock.
-            if abs(process.create_time() - self.created) < _CLOCK_SECONDS and processes.is_alive(process):
-                return process
-        return None
+        return processes.find(self.pid, self.created)
 
 
 @dataclass

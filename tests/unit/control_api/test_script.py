@@ -161,10 +161,17 @@ LISTENER = (
     "os.setuid(int(sys.argv[2])); print(1, flush=True); time.sleep(300)"
 )
 
+# The first thread ends (exit, not exit_group), the second holds the port.
+HALF_ENDED = LISTENER.replace(
+    "time.sleep(300)",
+    "import ctypes, threading; threading.Thread(target=time.sleep, args=(300,)).start(); "
+    "ctypes.CDLL(None).syscall({'x86_64': 60, 'aarch64': 93}[os.uname().machine], 0)",
+)
+
 
 @contextlib.contextmanager
 def holder(
-    executable: Path, port: int, *words: str, user: int | None = None
+    executable: Path, port: int, *words: str, user: int | None = None, code: str = LISTENER
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A stopped process that listens on `port`: Python as `executable`, `words` in its command line."""
     environment = {"PYTHONHOME": sys.base_prefix, "LD_LIBRARY_PATH": str(Path(sys.base_prefix) / "lib")}
@@ -172,7 +179,7 @@ def holder(
         str(executable),
         "-S",
         "-c",
-        LISTENER,
+        code,
         str(port),
         str(os.getuid() if user is None else user),
         *words,
@@ -183,6 +190,8 @@ def holder(
         try:
             assert process.stdout is not None
             assert process.stdout.readline()
+            if code is HALF_ENDED:
+                wait_for(lambda: not alive(process.pid))
             process.send_signal(signal.SIGSTOP)
             yield process
         finally:
@@ -216,6 +225,13 @@ def restarted(tmp_path: Path, port: int, **settings: object) -> str:
 def test_a_restart_ends_a_hung_runtime(tmp_path: Path, elsewhere: Path, name: str) -> None:
     port = free_port()
     with holder(executable(elsewhere, name), port + 3) as process:
+        assert "still holds port" in restarted(tmp_path, port)
+        assert process.wait(10) < 0
+
+
+def test_a_restart_ends_a_runtime_whose_first_thread_alone_has_ended(tmp_path: Path, elsewhere: Path) -> None:
+    port = free_port()
+    with holder(executable(elsewhere, "clio_run"), port + 3, code=HALF_ENDED) as process:
         assert "still holds port" in restarted(tmp_path, port)
         assert process.wait(10) < 0
 

@@ -1,4 +1,4 @@
-"""Processes, whoever started them: found by their environment, watched and ended.
+"""Processes, whoever started them: found by id and start time or by their environment, watched and ended.
 
 psutil compares the start time that it has noted before it sends a signal, so a pid that another
 process has got meanwhile is spared; only between this comparison and the signal a pid could still
@@ -16,6 +16,8 @@ from collections.abc import Callable
 import psutil
 
 _STEP_SECONDS = 0.02
+_CLOCK_SECONDS = 2.0
+"""A process's start is reckoned from the time of the boot, which follows corrections of the clock."""
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -29,6 +31,15 @@ def is_alive(process: psutil.Process) -> bool:
         )
     except psutil.NoSuchProcess:
         return False
+
+
+def find(pid: int, started: float) -> psutil.Process | None:
+    """The process of this id that began at this Unix time; None when it has ended or the id is another's."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        if abs(process.create_time() - started) < _CLOCK_SECONDS and is_alive(process):
+            return process
+    return None
 
 
 def with_environment(name: str, value: str) -> list[psutil.Process]:
@@ -73,11 +84,13 @@ def kill(process: psutil.Process, seconds: float = 10.0) -> None:
     await_end(process, seconds)
 
 
-def end(process: psutil.Process, seconds: float) -> None:
-    """SIGTERM; SIGKILL when it still runs `seconds` later. No effect on a process that has ended."""
+def end(process: psutil.Process, seconds: float) -> bool:
+    """SIGTERM; SIGKILL when it still runs `seconds` later. Whether it ended without the latter."""
     ask_to_end(process)
-    if not await_end(process, seconds):
-        kill(process)
+    if await_end(process, seconds):
+        return True
+    kill(process)
+    return False
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> bool:

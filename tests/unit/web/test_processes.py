@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from clio_lab import processes
+from clio_web import processes
 
 # The first thread ends (exit, not exit_group), the second lives on: what a runtime looks like while it ends.
 FIRST_THREAD_ENDS = """
@@ -42,3 +42,11 @@ def test_it_has_ended_with_its_last_thread(half_ended: psutil.Process) -> None:
     processes.kill(half_ended)
     assert half_ended.status() == psutil.STATUS_ZOMBIE, "nobody has reaped it"
     assert not processes.is_alive(half_ended)
+
+
+def test_it_is_found_by_id_and_start_time(half_ended: psutil.Process) -> None:
+    began = half_ended.create_time()
+    assert processes.find(half_ended.pid, began) == half_ended
+    assert processes.find(half_ended.pid, began - 60) is None
+    assert processes.end(half_ended, 10)
+    assert processes.find(half_ended.pid, began) is None
