@@ -48,14 +48,15 @@ GROUPS: Final = (
                 scope="node",
                 wait="15m",
                 dashboard="clio-storage",
+                comment="The last values of some minutes: an answer that is lost does not begin the wait anew.",
                 expr="""
-                (bdev:clio_bdev_full_seconds:forecast1h < [[forecast_soon]])
+                (last_over_time(bdev:clio_bdev_full_seconds:forecast1h[3m]) < [[forecast_soon]])
                   and
-                (bdev:clio_bdev_used:ratio > [[forecast_from]])
+                (last_over_time(bdev:clio_bdev_used:ratio[3m]) > [[forecast_from]])
                   and
-                (bdev:clio_bdev_fill_steadiness:ratio1h > [[forecast_steady]])
+                (last_over_time(bdev:clio_bdev_fill_steadiness:ratio1h[3m]) > [[forecast_steady]])
                   unless on ([[node]], pool_id)
-                clio_bdev_info{type=~"ram|hbm|pinned|noop"}
+                last_over_time(clio_bdev_info{type=~"ram|hbm|pinned|noop"}[3m])
                 """,
                 summary="Block device {{ $labels.pool_name }} on [[where]] will be full within [[forecast_soon|words]]",
                 description=(
@@ -77,13 +78,13 @@ GROUPS: Final = (
                 wait="1h",
                 dashboard="clio-storage",
                 expr="""
-                (bdev:clio_bdev_full_seconds:forecast6h < [[forecast_later]])
+                (last_over_time(bdev:clio_bdev_full_seconds:forecast6h[10m]) < [[forecast_later]])
                   and
-                (bdev:clio_bdev_used:ratio > [[forecast_from]])
+                (last_over_time(bdev:clio_bdev_used:ratio[10m]) > [[forecast_from]])
                   and
-                (bdev:clio_bdev_fill_steadiness:ratio6h > [[forecast_steady]])
+                (last_over_time(bdev:clio_bdev_fill_steadiness:ratio6h[10m]) > [[forecast_steady]])
                   unless on ([[node]], pool_id)
-                clio_bdev_info{type=~"ram|hbm|pinned|noop"}
+                last_over_time(clio_bdev_info{type=~"ram|hbm|pinned|noop"}[10m])
                 """,
                 summary="Block device {{ $labels.pool_name }} on [[where]] will be full within [[forecast_later|words]]",
                 description=(
