@@ -11,7 +11,7 @@ SOAK_SECONDS ?= 600
 MUTANTS_ARGS ?=
 BENCH_ARGS ?=
 # Processes that share the tests. Most tests wait for real parts, so more than two processors can run at once.
-WORKERS ?= 3
+WORKERS ?= 4
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.clio-exporter-installed
@@ -36,7 +36,7 @@ demo: setup ## Start a real 4-node runtime with traffic, exporter, Prometheus an
 	@$(BIN)/clio-exporter demo $(DEMO_ARGS)
 
 test: setup system-packages ## Run the whole test suite
-	@echo "test: the whole suite, in $(WORKERS) processes and then one by one; 25 to 40 minutes on two processors. The first time"
+	@echo "test: the whole suite, in $(WORKERS) processes and then one by one; 25 to 30 minutes on two processors. The first time"
 	@echo "test: older runtimes are installed into .cache, and images are built where there is a Docker engine"
 	@sh scripts/test.sh $(BIN)/python $(WORKERS) $(PYTEST_ARGS)
 

@@ -20,9 +20,9 @@ TOGETHER: Final = {
     # What shares four real runtimes, which cost processor time for as long as they run.
     "cluster4 1": ("cardinality", "control_demo", "control_operations", "local_cluster", "python_client"),
     "cluster4 2": ("alerting", "dashboards", "job", "lifecycle", "prometheus", "wheel"),
-    # What measures times (the mark `alone`) comes after all others, one test after the other; only the 500
-    # simulated nodes of alerts_simulated, which mostly wait, are watched beside them.
-    "cluster4 alone": (
+    # What measures times (the mark `alone`) comes after all others, one test after the other, so it is all in
+    # one group; only the 500 simulated nodes of alerts_simulated, which mostly wait, are watched beside it.
+    "cluster4 3": (
         "control_cluster", "control_load", "good_guest", "truth", "large_clusters", "scale",
     ),
 }  # fmt: skip
@@ -30,7 +30,7 @@ TOGETHER: Final = {
 
 LONGEST: Final = (
     "tests/integration/test_alerts_in_earnest.py", CONTAINERS, "cluster4 1", "cluster4 2",
-    "tests/integration/test_soak.py", "cluster4 alone",
+    "tests/integration/test_alerts_simulated.py", "cluster4 3", "tests/integration/test_soak.py",
 )  # fmt: skip
 """Groups that begin first, so that nobody waits for one of them in the end."""
 

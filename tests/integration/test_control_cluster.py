@@ -21,7 +21,7 @@ from tests.integration.sshd import Sshd, make_key
 from tests.system import needs_system
 from tests.unit.control_api.support import Api, control_api
 
-pytestmark = [pytest.mark.integration, pytest.mark.alone, needs_system("sshd"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, needs_system("sshd"), pytest.mark.timeout(600)]
 
 READS = ("/api/topology", "/api/system", "/api/workers", "/api/node/3/workers", "/api/node/0/bdev_stats")
 

@@ -27,7 +27,7 @@ from clio_lab.demo.ports import find_base_port
 from tests.integration.footprint import Footprint, cpu_seconds
 from tests.integration.live import Deadline, Exporter, NodeScrape, free_port
 
-pytestmark = [pytest.mark.integration, pytest.mark.alone]
+pytestmark = pytest.mark.integration
 
 SOAK_SECONDS = float(os.environ.get("CLIO_SOAK_SECONDS", "30"))
 
@@ -175,6 +175,7 @@ def added_load(pid: int, act: Callable[[], object], pause: float, seconds: float
 
 @pytest.mark.soak
 @pytest.mark.timeout(300 + 2 * SOAK_SECONDS)
+@pytest.mark.alone
 def test_what_scraping_costs_a_node(plain_node: LocalCluster, tmp_path: Path) -> None:
     pid = pid_of(plain_node.nodes[0])
     with Exporter(tmp_path, f"--hostfile={plain_node.hostfile}") as exporter:
@@ -215,6 +216,7 @@ def asking(exporter: Exporter, path: str, scrapes: int) -> float:
     return (cpu_seconds(exporter.pid) - before) / scrapes
 
 
+@pytest.mark.alone
 def test_a_scrape_costs_less_than_the_runtimes_own_tool(cluster4: LocalCluster, tmp_path: Path) -> None:
     """CPU on the side that asks, for one node."""
     runs, scrapes, nodes = 10, 100, len(cluster4.nodes)

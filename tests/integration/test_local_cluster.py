@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clio_lab.demo import addresses
-from clio_lab.demo.cluster import LocalCluster
+from clio_lab.demo.cluster import TIMER_SLACK_US, LocalCluster
 from clio_lab.demo.errors import DemoError, InterruptedStartError, ProcessFailedError
 from clio_lab.demo.install import RuntimeInstall
 from clio_lab.demo.node import greets
@@ -223,4 +223,4 @@ def test_an_interrupted_start_leaves_nothing(tmp_path: Path, runtime_install: Ru
 def test_idle_runtimes_wait_coarsely(cluster4: LocalCluster) -> None:
     for node in cluster4.nodes:
         slack = Path(f"/proc/{node.pid}/timerslack_ns").read_text()
-        assert int(slack) == 1_000_000
+        assert int(slack) == TIMER_SLACK_US * 1000

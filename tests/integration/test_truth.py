@@ -33,7 +33,7 @@ from clio_lab.demo.traffic import Traffic
 from tests.integration.live import Deadline, Exporter, NodeScrape, Series, free_port
 from tests.integration.raw_runtime import RawRuntime, decode, query_of, request_id
 
-pytestmark = [pytest.mark.integration, pytest.mark.alone]
+pytestmark = pytest.mark.integration
 
 ROUNDS = 60
 """Scrapes a gauge is given to be caught in a moment at which it does not change."""
@@ -470,6 +470,7 @@ def burn(seconds: float) -> list[subprocess.Popen[bytes]]:
     return [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]
 
 
+@pytest.mark.alone  # a load of its own
 def test_a_spike_between_two_scrapes_is_kept(
     cluster4: LocalCluster, exporter: Exporter, raw: RawRuntime, traffic: Traffic
 ) -> None:

@@ -52,4 +52,4 @@ def test_the_groups_that_begin_first_are_there() -> None:
 def test_what_measures_times_is_run_one_by_one_but_for_one_file() -> None:
     files = (ROOT / "tests/integration").glob("test_*.py")
     alone = {file.stem.removeprefix("test_") for file in files if "mark.alone" in file.read_text()}
-    assert alone == {*TOGETHER["cluster4 alone"], "alerts_simulated"}
+    assert alone - {"alerts_simulated"} <= set(TOGETHER["cluster4 3"])

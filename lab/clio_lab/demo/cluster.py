@@ -31,7 +31,7 @@ from clio_lab.demo.state import State
 
 Progress = Callable[[str], None]
 
-TIMER_SLACK_US = 1000
+TIMER_SLACK_US = 5000
 
 
 class LocalCluster:
@@ -41,7 +41,7 @@ class LocalCluster:
     Setting `interrupt` (from a signal handler, another thread) ends a `start` or `wait_ready` early.
     `timer_slack_us` coarsens the timed waits of the runtimes (PR_SET_TIMERSLACK): an idle 2.3.2
     polls every 25 and 100 microseconds, which costs 21 % of a core per node with the kernel's
-    default of 50 and 3 % with 1000; None leaves the default.
+    default of 50, 4 % with 1000 and 2 % with 5000; None leaves the default.
     `start` and `stop` may be called again in turn. Not thread-safe, apart from `stop`.
     """
 

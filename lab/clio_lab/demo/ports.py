@@ -16,7 +16,7 @@ from clio_client.address import PORT_OFFSETS
 from clio_lab.demo.errors import DemoError
 from clio_web.processes import wait_for
 
-ENDING_SECONDS = 5.0
+ENDING_SECONDS = 20.0
 _FOUND_KEPT = 4
 
 
