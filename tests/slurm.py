@@ -1,6 +1,6 @@
-"""A Slurm of the test's own: munged, slurmctld and several slurmd on one machine.
+"""A Slurm of the test's own: munged, slurmctld and several slurmd, on this host or on hosts made for it.
 
-    with Slurm(directory, nodes=2) as slurm:
+    with Slurm(directory, 2, {}) as slurm:
         job_id = slurm.sbatch(script)
         slurm.run("scancel", job_id)
         slurm.wait_for_end(job_id)
@@ -19,7 +19,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -40,15 +41,40 @@ class NoSlurmError(Exception):
     """Slurm does not run on this machine; the message says what it said."""
 
 
-class Slurm:
-    """A cluster of `nodes` nodes, idle when constructed. `more` are lines of slurm.conf.
+@dataclass(frozen=True)
+class Host:
+    """Where daemons run.
 
-    The nodes are n1, n2 and so on; all run on this host, as the user who runs the tests.
+    Attributes:
+        name: its hostname, up to the first dot.
+        address: under which the others reach it.
+        enter: what a command line begins with that is to run there; empty for this host.
     """
 
-    def __init__(self, directory: Path, nodes: int, more: Mapping[str, str]) -> None:
+    name: str
+    address: str
+    enter: tuple[str, ...] = ()
+
+
+def this_host() -> Host:
+    """This host, by loopback."""
+    return Host(socket.gethostname().partition(".")[0], "127.0.0.1")
+
+
+class Slurm:
+    """A cluster of the nodes n1, n2 and so on, idle when constructed. `more` are lines of slurm.conf.
+
+    All runs as the user who runs the tests. A number of nodes is so many on this host; else there is one on
+    each of these hosts, and the controller on `head`, where Slurm's programs are called too.
+    """
+
+    def __init__(
+        self, directory: Path, nodes: int | Sequence[Host], more: Mapping[str, str], head: Host | None = None
+    ) -> None:
         self.directory = directory
-        self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
+        self.head = this_host() if head is None else head
+        hosts = [self.head] * nodes if isinstance(nodes, int) else nodes
+        self.nodes = {f"n{number}": host for number, host in enumerate(hosts, 1)}
         self.config = directory / "slurm.conf"
         self._daemons: list[ChildProcess] = []
         # A socket's path has at most 107 characters; those of pytest's directories may have more.
@@ -126,18 +152,18 @@ class Slurm:
 
     def _run(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [command, *arguments], env=self.environment, stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, timeout=60, check=False,
+            [*self.head.enter, command, *arguments], env=self.environment, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
     def _write(self, more: Mapping[str, str]) -> None:
-        user, host = _user(), socket.gethostname().partition(".")[0]
+        user = _user()
         first = free_port(1 + len(self.nodes))
         for name in ("state", "spool"):
             (self.directory / name).mkdir(parents=True)
         lines = {
             "ClusterName": "cliotest",
-            "SlurmctldHost": f"{host}(127.0.0.1)",
+            "SlurmctldHost": f"{self.head.name}({self.head.address})",
             "SlurmctldPort": str(first),
             "SlurmUser": user,
             "SlurmdUser": user,
@@ -164,8 +190,8 @@ class Slurm:
             **more,
         }
         nodes = [
-            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={first + number} CPUs=8"
-            for number, name in enumerate(self.nodes, 1)
+            f"NodeName={name} NodeHostname={host.name} NodeAddr={host.address} Port={first + number} CPUs=8"
+            for number, (name, host) in enumerate(self.nodes.items(), 1)
         ]
         partition = "PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP"
         text = "\n".join([*(f"{name}={value}" for name, value in lines.items()), *nodes, partition])
@@ -184,26 +210,26 @@ class Slurm:
             "--foreground", "--force", "--num-threads=2", f"--key-file={key}", f"--socket={self._socket}",
             f"--pid-file={self._short / 'pid'}", f"--seed-file={self._short / 'seed'}",
         ]  # fmt: skip
-        daemon = self._daemon("munged", munged)
+        daemon = self._daemon("munged", munged, self.head)
         try:
             eventually("munged's socket", self._socket.exists, _START_SECONDS)
         except AssertionError as error:
             raise NoSlurmError(f"{error}; {daemon.log_tail()}") from None
-        self._daemon("slurmctld", ["-D", "-f", str(self.config)])
-        for node in self.nodes:
+        self._daemon("slurmctld", ["-D", "-f", str(self.config)], self.head)
+        for node, host in self.nodes.items():
             (self.directory / "spool" / node).mkdir()
-            self._daemon("slurmd", ["-D", "-N", node, "-f", str(self.config)])
+            self._daemon("slurmd", ["-D", "-N", node, "-f", str(self.config)], host)
         try:
             eventually("idle nodes", self._idle, _START_SECONDS, pause=0.2)
         except AssertionError as error:
             raise NoSlurmError(f"{error}; {self.said()}") from None
 
-    def _daemon(self, program: str, arguments: list[str]) -> ChildProcess:
+    def _daemon(self, program: str, arguments: list[str], host: Host) -> ChildProcess:
         found = find_command(program)
         assert found is not None
         child = ChildProcess(
             program,
-            [found, *arguments],
+            [*host.enter, found, *arguments],
             log_path=self.directory / f"{len(self._daemons)}-{program}.log",
             environment=self.environment,
             directory=self.directory,

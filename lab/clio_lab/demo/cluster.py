@@ -201,7 +201,10 @@ class LocalCluster:
             port=port,
             directory=directory,
             command=self.install.start_command,
-            environment=self._environment(settings, directory),
+            environment={
+                **node_environment(settings, directory, self.user, self._state),
+                **self._extra_environment,
+            },
             state=self._state,
             timer_slack_us=self.timer_slack_us,
             interrupt=self._interrupt,
@@ -210,21 +213,24 @@ class LocalCluster:
         node.log_path.unlink(missing_ok=True)
         return node
 
-    def _environment(self, settings: NodeSettings, directory: Path) -> dict[str, str]:
-        """What a process of this node sees: nothing of ours but PATH, so that nothing leaks in."""
-        config = str(directory / "clio.yaml")
-        return {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": str(directory / "home"),
-            "USER": self.user,
-            "CLIO_SERVER_CONF": config,
-            "CHI_SERVER_CONF": config,
-            "CLIO_STORAGE_ROOT": str(settings.store),
-            "CLIO_PORT": str(settings.port),
-            "CLIO_IPC_NAMESPACE": settings.namespace,
-            **self._state.mark,
-            **self._extra_environment,
-        }
+
+def node_environment(settings: NodeSettings, directory: Path, user: str, state: State) -> dict[str, str]:
+    """What a process of a node sees: nothing of ours but PATH, so that nothing leaks in.
+
+    `directory` is the node's; `user` names what its runtime puts elsewhere.
+    """
+    config = str(directory / "clio.yaml")
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(directory / "home"),
+        "USER": user,
+        "CLIO_SERVER_CONF": config,
+        "CHI_SERVER_CONF": config,
+        "CLIO_STORAGE_ROOT": str(settings.store),
+        "CLIO_PORT": str(settings.port),
+        "CLIO_IPC_NAMESPACE": settings.namespace,
+        **state.mark,
+    }
 
 
 def _silent(_line: str) -> None:
