@@ -7,7 +7,8 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 VENV ?= .venv
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
-SOAK_SECONDS ?= 600
+SOAK_SECONDS ?= 3600
+FUZZ_ARGS ?=
 MUTANTS_ARGS ?=
 BENCH_ARGS ?=
 # Processes that share the tests. Most tests wait for real parts, so more than two processors can run at once.
@@ -16,7 +17,7 @@ WORKERS ?= 4
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.clio-exporter-installed
 
-.PHONY: help setup system-packages demo test test-fast lint format docs alert-tables rules dashboards soak bench mutants release clean distclean
+.PHONY: help setup system-packages demo test test-fast lint format docs alert-tables rules dashboards soak fuzz bench mutants release clean distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -67,8 +68,11 @@ rules: docs ## Generate prometheus/rules/*.yml from their tables
 dashboards: setup ## Generate grafana/dashboards/*.json
 	@$(BIN)/python -m grafana.generator
 
-soak: setup ## Scrape real runtimes in every way for SOAK_SECONDS (600) and check what it leaves behind
+soak: setup ## Scrape real runtimes in every way for SOAK_SECONDS (an hour) and check what it leaves behind
 	CLIO_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak --timeout=0 $(PYTEST_ARGS)
+
+fuzz: setup ## Give a million damaged inputs to every decoder of foreign bytes (ten minutes; FUZZ_ARGS="--help")
+	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
 bench: setup ## Measure scrapes of simulated and real nodes as ratios (BENCH_ARGS=--write puts them into docs/performance.md)
 	$(BIN)/python -m tests.bench.scale $(BENCH_ARGS)

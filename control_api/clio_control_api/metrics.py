@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import threading
 import time
 from collections import deque
@@ -24,6 +25,8 @@ ours."""
 OPERATION_OUTCOMES = ("succeeded", "failed", "aborted", "interrupted")
 """What can come of an operation; interrupted: the service was not there to go on with it."""
 
+_VERSIONS = re.compile(r"\bversion=([^;,]*)")
+_VERSION = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){0,2}\s*", re.ASCII)
 _SHOWN = 64
 _SHOWN_S = 900.0
 _BUCKETS = (0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300)
@@ -172,5 +175,7 @@ class Metrics:
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Exposition text and its content type, in the format that `accept` asks for."""
-        encode, content_type = choose_encoder(accept)
+        # prometheus_client raises for a version that is none (version=x).
+        known = all(_VERSION.fullmatch(version) for version in _VERSIONS.findall(accept))
+        encode, content_type = choose_encoder(accept if known else "")
         return encode(self.registry), content_type

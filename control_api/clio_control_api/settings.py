@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from clio_client.address import HIGHEST_PORT
 from clio_client.config import table
@@ -76,9 +76,16 @@ def _commands(section: Field) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def _split(text: str) -> SplitResult:
+    try:
+        return urlsplit(text)
+    except ValueError:  # brackets around what is no IPv6 address
+        return SplitResult("", "", "", "", "")
+
+
 def _url(value: Field) -> str:
     text = value.text()
-    parts = urlsplit(text)
+    parts = _split(text)
     if parts.scheme not in ("http", "https") or not parts.netloc or any(c.isspace() for c in text):
         raise value.refusal("not a URL", "Write https://host/path")
     return text
@@ -86,7 +93,7 @@ def _url(value: Field) -> str:
 
 def _origin(value: Field) -> str:
     text = value.text().lower()
-    parts = urlsplit(text)
+    parts = _split(text)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query:
         raise value.refusal(
             "not an origin", "Write scheme and host only, such as https://grafana.example.org"

@@ -86,7 +86,7 @@ def destination(host: str, settings: SshSettings) -> Destination:
         home = str(Path.home())
         more = {**tokens, "d": home, "u": own_name, "i": str(os.getuid())}
         texts = [_expanded(text, more, "IdentityFile", path) for text in options.identities]
-        identities = [Path(text).expanduser() for text in texts if text.lower() != "none"]
+        identities = [_with_home(text) for text in texts if text.lower() != "none"]
     jumps: tuple[str, ...] = ()
     command = None
     # The one that was said first counts.
@@ -142,6 +142,8 @@ def _read_file(path: Path, options: Options, *, active: bool, depth: int) -> Non
         text = line.strip()
         if not text or text.startswith("#"):
             continue
+        if "\0" in text:
+            raise SshConfigError(f"{path} line {number} has a null character: correct it")
         found = _LINE.fullmatch(text)
         if found is None:
             raise SshConfigError(f"{path} line {number} has no value: correct it")
@@ -211,9 +213,17 @@ def _match(words: list[str], options: Options, where: str) -> bool:
 
 def _included(name: str) -> list[Path]:
     """The files that an Include means; relative ones lie in ~/.ssh."""
-    path = Path(name).expanduser()
+    path = _with_home(name)
     found = glob.glob(str(path if path.is_absolute() else Path.home() / ".ssh" / path))  # noqa: PTH207
     return [Path(text) for text in sorted(found) if Path(text).is_file()]
+
+
+def _with_home(text: str) -> Path:
+    """A path with its leading `~` or `~user` expanded; that of a user who is not there stays as it is."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
 
 
 def _text(path: Path) -> str:

@@ -174,13 +174,13 @@ class TargetFile:
             ConfigError: it is no file of ours.
         """
         try:
-            text = self.path.read_text(encoding="utf-8")
+            text = self.path.read_bytes()
             age = time.time() - self.path.stat().st_mtime
         except FileNotFoundError:
             return None, None
         try:
             return str(json.loads(text)[0]["labels"][OWNER]), age
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             raise self._error("is there, and no exporter has written it", "Give another file") from None
 
     def _locked(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -16,6 +17,10 @@ from clio_client.config.errors import ConfigError
 from clio_client.config.fields import Field
 from clio_client.config.files import read_text
 
+Labels = dict[str, str]
+Vector = list[tuple[Labels, float]]
+Matrix = list[tuple[Labels, list[tuple[float, float]]]]
+
 _MAX_TOKEN: Final = 4096
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Of an answer: that of an exporter of 4,096 nodes is 40 MB."""
@@ -24,8 +29,12 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 def service_url(value: Field) -> str:
     """The base address of a service, without a slash at its end."""
     text = value.text().rstrip("/")
-    parts = urllib.parse.urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    try:
+        parts = urllib.parse.urlsplit(text)
+        usable = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
+    except ValueError:  # brackets around what is no IPv6 address
+        usable = False
+    if not usable:
         raise value.refusal("not the address of a service", "Write it as http://host:port")
     if parts.username is not None or parts.password is not None:
         raise value.error(
@@ -41,6 +50,10 @@ def service_token(file: Path | None) -> str:
     if not token.isascii() or not token.isprintable():
         raise ConfigError(str(file), "is not a token", "Write the token alone, on one line")
     return token
+
+
+class OddAnswerError(ValueError):
+    """A service granted what was asked for, and its answer is not of the form that it documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +74,7 @@ class Answer:
         """The body as JSON; None where it is none."""
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
     @property
@@ -71,8 +84,76 @@ class Answer:
         data = document.get("data") if isinstance(document, dict) else None
         return data if isinstance(data, dict) else {}
 
+    def rows(self, name: str) -> list[Mapping[str, Any]] | None:
+        """The list of objects that `data` has under a name, others left out; None where it has no list."""
+        found = self.data.get(name)
+        return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else None
+
+    @property
+    def error(self) -> str:
+        """What Prometheus says is wrong, or what came instead of an answer."""
+        document = self.document
+        return str(document.get("error", self)) if isinstance(document, dict) else str(self)
+
+    def scalar(self) -> float:
+        """The number that an expression has. Raises `OddAnswerError`."""
+        return _sample(self.data.get("result"))[1]
+
+    def vector(self) -> Vector:
+        """Series with a value each. Raises `OddAnswerError`."""
+        return [(_labels(row), _sample(row.get("value"))[1]) for row in self._series()]
+
+    def matrix(self) -> Matrix:
+        """Series with their samples: Unix time in seconds, and value. Raises `OddAnswerError`."""
+        found = []
+        for row in self._series():
+            values = row.get("values")
+            if not isinstance(values, list):
+                raise OddAnswerError("a series has no list of values")
+            found.append((_labels(row), [_sample(value) for value in values]))
+        return found
+
+    def _series(self) -> list[Mapping[str, Any]]:
+        rows = self.rows("result")
+        if rows is None:
+            raise OddAnswerError("the answer has no list of series")
+        return rows
+
     def __str__(self) -> str:
         return self.problem or f"HTTP status {self.status}"
+
+
+def text_labels(found: object) -> Labels:
+    """Labels that are texts; nothing of what are none."""
+    items = found.items() if isinstance(found, dict) else ()
+    return {str(name): value for name, value in items if isinstance(value, str)}
+
+
+def _labels(row: Mapping[str, Any]) -> Labels:
+    return text_labels(row.get("metric"))
+
+
+def _sample(pair: Any) -> tuple[float, float]:
+    """A time and a value, which Prometheus writes as a text. NaN and infinity are values."""
+    try:
+        at, value = pair
+        found = float(at), float(value)
+    except (ValueError, TypeError, OverflowError):
+        raise OddAnswerError("a value is not a pair of time and number") from None
+    if not math.isfinite(found[0]):
+        raise OddAnswerError("a value has no time")
+    return found
+
+
+def rules_by_name(answer: Answer) -> dict[str, Mapping[str, Any]]:
+    """The rules of an answer of Prometheus that tells them."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for group in answer.rows("groups") or ():
+        rules = group.get("rules")
+        for rule in rules if isinstance(rules, list) else ():
+            if isinstance(rule, dict) and isinstance(rule.get("name"), str):
+                found[rule["name"]] = rule
+    return found
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):

@@ -1,7 +1,7 @@
 """Everything at once on real runtimes, for as long as one likes: none ends, none is shown twice, none leaks.
 
 Two exporters, the control API and Prometheus run; shells scrape by alias and by discovery and are killed half
-way; nodes are restarted and paused. `CLIO_SOAK_SECONDS` sets how long (120; `make soak SOAK_SECONDS=1800`).
+way; nodes are restarted and paused. `CLIO_SOAK_SECONDS` sets how long (120; `make soak`: an hour).
 """
 
 from __future__ import annotations

@@ -172,7 +172,8 @@ class Field:
         text = self.text()
         if text == "~" or text.startswith("~/"):
             return self.home / text[2:]
-        with contextlib.suppress(RuntimeError):  # ~user of an unknown user: the file will be missing
+        # ~user of an unknown user, or of a name that is none: the file will be missing.
+        with contextlib.suppress(RuntimeError, ValueError):
             return self.base / Path(text).expanduser()
         return self.base / text
 

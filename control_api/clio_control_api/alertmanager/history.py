@@ -66,7 +66,7 @@ class History:
                     (str(cluster), int(number)): tuple(Past(**past) for past in pasts)
                     for cluster, number, pasts in json.loads(text)
                 }
-            except (ConfigError, ValueError, TypeError, RecursionError) as error:
+            except (ConfigError, ValueError, TypeError, OverflowError, RecursionError) as error:
                 _log.error("what alerts have caused cannot be read", file=str(self._path), error=str(error))
                 raise Unavailable(
                     f"{self._path} cannot be read, so nobody knows what was done; remove it to begin anew"

@@ -107,13 +107,22 @@ def firing_alerts(prometheus_url: str, timeout: float = TIMEOUT_S) -> tuple[Aler
             body = answer.read(_MAX_ANSWER + 1)
         if len(body) > _MAX_ANSWER:
             raise AlertsError(f"the answer of Prometheus is longer than {_MAX_ANSWER} bytes")
-        return read_alerts(json.loads(body))
+        return read_answer(body)
     except urllib.error.HTTPError as error:
         error.close()
         raise AlertsError(f"Prometheus cannot be asked: {error}") from None
-    except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise AlertsError(f"Prometheus cannot be asked: {reason}") from None
+
+
+def read_answer(body: bytes) -> tuple[Alert, ...]:
+    """The alerts that the body of an answer tells of. Raises `AlertsError`."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise AlertsError(f"the answer of Prometheus is no JSON: {error}") from None
+    return read_alerts(document)
 
 
 def read_alerts(document: Any) -> tuple[Alert, ...]:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from clio_client.config.errors import ConfigError
-from clio_exporter.service_client import Answer, Service
+from clio_exporter.service_client import Answer, OddAnswerError, Service, text_labels
+
+_T = TypeVar("_T")
 
 LOOK_BACK_S: Final = 1200
 """A little more than a ring remembers (1,024 s), so that the scrape before the gap is seen."""
 
-_DURATION: Final = re.compile(r"(\d+)(ms|[smhd])")
+_DURATION: Final = re.compile(r"([0-9]{1,9})(ms|[smhd])")
+_DURATIONS: Final = re.compile(rf"(?:{_DURATION.pattern})+")
+_LATEST: Final = 2.0**40
+"""Seconds; a clock that is beyond has another unit, or none."""
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -55,8 +60,7 @@ def look(service: Service, families: Sequence[str], targets: Mapping[str, str]) 
     Raises:
         ConfigError: Prometheus cannot be asked, or has no such series.
     """
-    clock = _result(service, service.get("/api/v1/query", query="time()"))
-    now = round(float(clock[1]) * 1000)
+    now = round(_read(service, service.get("/api/v1/query", query="time()"), _moment) * 1000)
     series = []
     for family in families:
         wanted = ",".join(
@@ -64,9 +68,8 @@ def look(service: Service, families: Sequence[str], targets: Mapping[str, str]) 
             for name, value in {"__name__": family, **targets}.items()
         )
         answer = service.get("/api/v1/query", query=f"{{{wanted}}}[{LOOK_BACK_S}s]", time=f"{now / 1000:.3f}")
-        for found in _result(service, answer):
-            times = [round(at * 1000) for at, _ in found["values"]]
-            series.append(Series(found["metric"], times))
+        for labels, samples in _read(service, answer, Answer.matrix):
+            series.append(Series(labels, [round(at * 1000) for at, _ in samples]))
     if not series:
         chosen = "".join(f" with {name} {value}" for name, value in targets.items())
         raise ConfigError(
@@ -74,26 +77,33 @@ def look(service: Service, families: Sequence[str], targets: Mapping[str, str]) 
             f"has no live series of nodes{chosen}",
             "Let it scrape the exporter again first: what is filled goes under the labels of its series",
         )
-    active = service.get("/api/v1/targets", state="active").data.get("activeTargets") or []
-    intervals = {
-        (target["labels"].get("job", ""), target["labels"].get("instance", "")): round(seconds * 1000)
-        for target in active
-        if (seconds := _seconds(str(target.get("scrapeInterval", ""))))
-    }
+    intervals = {}
+    for target in service.get("/api/v1/targets", state="active").rows("activeTargets") or ():
+        if seconds := _seconds(str(target.get("scrapeInterval", ""))):
+            labels = text_labels(target.get("labels"))
+            intervals[labels.get("job", ""), labels.get("instance", "")] = round(seconds * 1000)
     return Live(now, series, intervals)
 
 
 def _seconds(text: str) -> float:
     """Of a duration as Prometheus writes it, 1m30s; 0 where it is none."""
+    if not _DURATIONS.fullmatch(text):
+        return 0.0
     return sum(int(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
 
 
-def _result(service: Service, answer: Answer) -> Any:
-    found = answer.data.get("result")
-    if not answer.ok or found is None:
-        document = answer.document
-        said = document.get("error", str(answer)) if isinstance(document, dict) else str(answer)
-        raise ConfigError(
-            service.url, f"does not answer as Prometheus does: {said}", "Give Prometheus's address"
-        )
-    return found
+def _moment(answer: Answer) -> float:
+    now = answer.scalar()
+    if not 0 < now < _LATEST:
+        raise OddAnswerError(f"its clock says {now:g}")
+    return now
+
+
+def _read(service: Service, answer: Answer, read: Callable[[Answer], _T]) -> _T:
+    try:
+        if answer.ok:
+            return read(answer)
+        said = answer.error
+    except OddAnswerError as error:
+        said = str(error) if answer.data else answer.error
+    raise ConfigError(service.url, f"does not answer as Prometheus does: {said}", "Give Prometheus's address")

@@ -11,7 +11,7 @@ from clio_exporter.doctor.model import Finding, Status, named
 from clio_exporter.doctor.services import ControlLook, ExporterLook, GrafanaLook, PrometheusLook
 from clio_exporter.kit.rules.model import Alert
 from clio_exporter.kit.rules.tables import FILES
-from clio_exporter.service_client import Answer
+from clio_exporter.service_client import Answer, rules_by_name, text_labels
 
 JOBS: Final = ("clio-exporter", "clio-nodes")
 """Names of scrape jobs in the configuration that the kit writes."""
@@ -52,12 +52,12 @@ def scraped(look: PrometheusLook | None, exporter_url: str = "") -> Iterator[Fin
     if look is None:
         yield Finding("prometheus", Status.SKIPPED, "not asked for: --prometheus URL")
         return
-    targets = look.targets.data.get("activeTargets")
-    if not isinstance(targets, list):
+    targets = look.targets.rows("activeTargets")
+    if targets is None:
         yield _not_there("prometheus", look.url, look.targets, "a Prometheus")
         return
     ours = [target for target in targets if _is_ours(target, look, exporter_url)]
-    waiting = sum(target.get("health") == "unknown" for target in targets if isinstance(target, dict))
+    waiting = sum(target.get("health") == "unknown" for target in targets)
     if not ours and waiting:
         # It has just started: whose these are, their metrics have to tell.
         yield Finding(
@@ -89,11 +89,10 @@ def scraped(look: PrometheusLook | None, exporter_url: str = "") -> Iterator[Fin
 
 def rules(look: PrometheusLook | None) -> Iterator[Finding]:
     """Whether our rules are loaded and can be evaluated, and whether alerts have somewhere to go."""
-    groups = look.rules.data.get("groups") if look is not None else None
-    if look is None or not isinstance(groups, list):
+    if look is None or look.rules.rows("groups") is None:
         yield Finding("rules", Status.SKIPPED, "no Prometheus was asked" if look is None else f"{look.rules}")
         return
-    loaded = {rule["name"]: rule for group in groups for rule in group.get("rules", ())}
+    loaded = rules_by_name(look.rules)
     expected = [
         rule.name if isinstance(rule, Alert) else rule.record
         for file in FILES for group in file.groups for rule in group.rules
@@ -186,8 +185,16 @@ def _not_there(check: str, url: str, answer: Answer, what: str) -> Finding:
 
 
 def _is_ours(target: Mapping[str, Any], look: PrometheusLook, exporter_url: str) -> bool:
-    labels = target.get("labels") or {}
+    labels = text_labels(target.get("labels"))
     if (labels.get("job"), labels.get("instance")) in look.having or labels.get("job") in JOBS:
         return True
-    wanted = urllib.parse.urlsplit(exporter_url)
-    return bool(wanted.netloc) and urllib.parse.urlsplit(str(target.get("scrapeUrl"))).netloc == wanted.netloc
+    wanted = _place(exporter_url)
+    return bool(wanted) and _place(str(target.get("scrapeUrl"))) == wanted
+
+
+def _place(url: str) -> str:
+    """Host and port of an address; "" where it is none."""
+    try:
+        return urllib.parse.urlsplit(url).netloc
+    except ValueError:  # brackets around what is no IPv6 address
+        return ""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from clio_exporter.service_client import Answer, Service
+from clio_exporter.service_client import Answer, Service, text_labels
 
 NOT_ASKED: Final = Answer()
 _BUILD: Final = re.compile(rb'^clio_exporter_build_info\{[^}\n]*version="([^"\n]*)"', re.MULTILINE)
@@ -75,8 +75,10 @@ def look_at_prometheus(service: Service) -> PrometheusLook:
     targets = service.get("/api/v1/targets", state="active")
     if not targets.ok:
         return PrometheusLook(service.url, targets)
-    result = service.get("/api/v1/query", query=_QUERY).data.get("result") or []
-    having = frozenset((r["metric"].get("job", ""), r["metric"].get("instance", "")) for r in result)
+    found = [
+        text_labels(r.get("metric")) for r in service.get("/api/v1/query", query=_QUERY).rows("result") or ()
+    ]
+    having = frozenset((labels.get("job", ""), labels.get("instance", "")) for labels in found)
     rules, alertmanagers = service.get("/api/v1/rules"), service.get("/api/v1/alertmanagers")
     return PrometheusLook(service.url, targets, having, rules, alertmanagers)
 

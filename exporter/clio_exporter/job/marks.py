@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def add(directory: Path, mark: Mark) -> None:
 
 
 def read(directory: Path) -> list[Mark]:
-    """The marks by time; a line that was written in part is left out."""
+    """The marks by time; a line that was written in part, or not by `add`, is left out."""
     marks = []
     try:
         lines = (directory / MARKS).read_text(encoding="utf-8", errors="replace").splitlines()
@@ -63,9 +64,11 @@ def read(directory: Path) -> list[Mark]:
     for line in lines:
         try:
             found = json.loads(line)
-            marks.append(Mark(float(found["time"]), str(found["text"])))
-        except (ValueError, TypeError, LookupError):
+            mark = Mark(float(found["time"]), str(found["text"]))
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
             continue
+        if math.isfinite(mark.time) and mark.text.isprintable():
+            marks.append(mark)
     return sorted(marks, key=lambda mark: mark.time)
 
 

@@ -13,6 +13,7 @@ from clio_client.config.errors import ConfigError
 from clio_exporter.scrape_command import write_atomically
 
 VERSION: Final = 1
+_MOST: Final = 2**53
 STATE: Final = "job.json"
 DATA: Final = "prometheus"
 """Prometheus's data, below the job's directory."""
@@ -87,6 +88,24 @@ def save(directory: Path, job: Job) -> None:
     write_atomically(directory / STATE, json.dumps(document, indent=1) + "\n")
 
 
+def _checked(job: Job) -> Job:
+    """The job, if all in it is of its type; raises `ValueError`."""
+    texts = [job.host, *job.labels, *job.labels.values()]
+    numbers: list[object] = [job.nodes, job.interval, job.began, 0 if job.ended is None else job.ended]
+    for process in job.processes.values():
+        numbers += (process.pid, process.started, process.port)
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("a name is no text")
+    if not all(_is_number(number) for number in numbers):
+        raise ValueError("a number is none")
+    return job
+
+
+def _is_number(found: object) -> bool:
+    """Whether it is one that a clock, a port or a process may have: JSON knows numbers beyond any float."""
+    return isinstance(found, (int, float)) and not isinstance(found, bool) and abs(found) < _MOST
+
+
 def load(directory: Path) -> Job:
     """The job of a directory.
 
@@ -100,8 +119,8 @@ def load(directory: Path) -> Job:
         if document.pop("version") != VERSION:
             raise ConfigError(str(path), "is of another version", "Use the clio-exporter that wrote it")
         document["processes"] = {n: ProcessRecord(**p) for n, p in document["processes"].items()}
-        return Job(**document)
+        return _checked(Job(**document))
     except OSError as error:
         raise ConfigError(str(path), f"cannot be read: {error.strerror}", remedy) from error
-    except (ValueError, TypeError, LookupError, AttributeError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         raise ConfigError(str(path), "is not what a job leaves, or its start is under way", remedy) from None

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Sequence
 
 from clio_exporter.report.model import Plot, Report, Table, written
 from clio_exporter.report.questions import ALERT, NODE, TIER, WORKER, Range, over_time
-from clio_exporter.report.source import Answers, Matrix, Vector
+from clio_exporter.report.source import Answers
+from clio_exporter.service_client import Matrix, Vector
 
 SHOWN_WORKERS = 20
 SHOWN_SERIES = 8
 STRAGGLER = 0.5
+_LONGEST_NUMBER = 10
 """A node that did less than this part of the median's tasks."""
 
 _Key = tuple[str, ...]
@@ -146,7 +148,7 @@ def _keys(columns: Iterable[Iterable[_Key]]) -> list[_Key]:
 
 
 def _number(text: str) -> tuple[int, str]:
-    return (int(text) if text.isdecimal() else -1, text)
+    return (int(text) if text.isdecimal() and len(text) < _LONGEST_NUMBER else -1, text)
 
 
 def _node(key: Sequence[str]) -> str:

@@ -8,12 +8,9 @@ from typing import Any, Final
 
 from clio_client.config.errors import ConfigError
 from clio_exporter.report.questions import Range, at_the_end, over_time
-from clio_exporter.service_client import Service
+from clio_exporter.service_client import Matrix, OddAnswerError, Service, Vector, rules_by_name
 
 QUERY_SECONDS: Final = 60.0
-
-Vector = list[tuple[dict[str, str], float]]
-Matrix = list[tuple[dict[str, str], list[tuple[float, float]]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,39 +36,35 @@ def ask(url: str, asked: Range) -> Answers:
     for name, expression in at_the_end(asked).items():
         answer = service.get("/api/v1/query", query=expression, time=f"{asked.end:.3f}")
         if answer.ok:
-            found = answer.data.get("result", [])
-            answers.vectors[name] = [(r["metric"], float(r["value"][1])) for r in found]
+            try:
+                answers.vectors[name] = answer.vector()
+            except OddAnswerError as error:
+                problems.append(f"{name}: {error}")
         else:
-            problems.append(f"{name}: {_why(answer)}")
+            problems.append(f"{name}: {answer.error}")
     for name, (title, _unit, expression) in over_time(asked).items():
         answer = service.get(
             "/api/v1/query_range", query=expression,
             start=f"{asked.begin:.3f}", end=f"{asked.end:.3f}", step=str(asked.step),
         )  # fmt: skip
         if answer.ok:
-            found = answer.data.get("result", [])
-            answers.plots[name] = [
-                (r["metric"], [(float(at), float(value)) for at, value in r["values"]]) for r in found
-            ]
+            try:
+                answers.plots[name] = answer.matrix()
+            except OddAnswerError as error:
+                problems.append(f"{title}: {error}")
         else:
-            problems.append(f"{title}: {_why(answer)}")
+            problems.append(f"{title}: {answer.error}")
     return Answers(answers.vectors, answers.plots, problems)
 
 
 def newest(url: str) -> float | None:
     """The Unix time of the newest sample; None where there is none."""
-    stats: Any = Service(url, QUERY_SECONDS).get("/api/v1/status/tsdb").data.get("headStats", {})
-    newest_ms = stats.get("maxTime")
-    plausible = isinstance(newest_ms, int) and 0 < newest_ms < 1 << 53
-    return newest_ms / 1000 if plausible else None
+    stats: Any = Service(url, QUERY_SECONDS).get("/api/v1/status/tsdb").data.get("headStats")
+    newest_ms = stats.get("maxTime") if isinstance(stats, dict) else None
+    return newest_ms / 1000 if isinstance(newest_ms, int) and 0 < newest_ms < 1 << 53 else None
 
 
 def rules_loaded(url: str) -> bool:
     """Whether this Prometheus has our alerts."""
-    groups = Service(url, QUERY_SECONDS).get("/api/v1/rules", type="alert").data.get("groups", [])
-    return any(rule.get("name", "").startswith("Clio") for group in groups for rule in group["rules"])
-
-
-def _why(answer: Any) -> str:
-    document = answer.document
-    return document.get("error", str(answer)) if isinstance(document, dict) else str(answer)
+    answer = Service(url, QUERY_SECONDS).get("/api/v1/rules", type="alert")
+    return any(name.startswith("Clio") for name in rules_by_name(answer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ COLLECTORS: Final = frozenset({"node", "worker", "bdev"})
 _LABEL = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(r"\\(.)")
 _MAX_LABELS: Final = 1 << 17
+_LONGEST_ID: Final = 10
+"""Characters; what is longer is no number of a node."""
 _LONGEST: Final = 60.0
 """Seconds over which a rate is still one of now."""
 Labels = Mapping[str, str]
@@ -74,6 +77,11 @@ class Node:
         return self.cluster, self.node_id, self.hostname
 
     @property
+    def number(self) -> int:
+        """The node's id as a number; -1 where it is none."""
+        return int(self.node_id) if self.node_id.isdecimal() and len(self.node_id) < _LONGEST_ID else -1
+
+    @property
     def name(self) -> str:
         """The node, as it is called."""
         return f"{self.cluster}/{self.node_id}" if self.cluster else self.node_id
@@ -127,8 +135,7 @@ class Node:
 
     def is_meant(self, search: Search) -> bool:
         """Whether a search means it."""
-        number = int(self.node_id) if self.node_id.isdigit() else -1
-        return search.matches(number, (self.hostname, *self.addresses))
+        return search.matches(self.number, (self.hostname, *self.addresses))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +165,10 @@ def filled(devices: Iterable[Device]) -> float | None:
 
 
 def read_frame(text: str, at: float, before: Frame | None = None) -> Frame:
-    """The frame of an exposition, with rates since each node told last, a minute ago at most."""
+    """The frame of an exposition, with rates since each node told last, a minute ago at most.
+
+    A line without a number, or without the label that says what it is about, tells nothing.
+    """
     nodes: dict[Key, Node] = {}
     for line in text.splitlines():
         name, brace, rest = line.partition("{")
@@ -166,12 +176,17 @@ def read_frame(text: str, at: float, before: Frame | None = None) -> Frame:
         if put is None or not brace:
             continue
         labels_text, _, value = rest.rpartition("} ")
+        try:
+            number = float(value)
+        except ValueError:
+            continue
         labels = _labels(labels_text)
         key = labels.get("cluster", ""), labels.get("node_id", ""), labels.get("hostname", "")
         node = nodes.get(key)
         if node is None:
             node = nodes[key] = Node(*key)
-        put(node, labels, float(value))
+        with contextlib.suppress(KeyError):
+            put(node, labels, number)
     counted: dict[Key, tuple[float, Node]] = {}
     for key, node in nodes.items():
         last = before.counted.get(key) if before is not None else None

@@ -136,7 +136,7 @@ def chosen(frame: Frame, search: Search, sort: str) -> list[Node]:
 
     def rank(node: Node) -> tuple[bool, float, str, int, str]:
         value = read(node)
-        place = int(node.node_id) if node.node_id.isdigit() else -1
+        place = node.number
         return value is None, -(value or 0.0), node.cluster, place, node.hostname
 
     return sorted((node for node in frame.nodes.values() if node.is_meant(search)), key=rank)

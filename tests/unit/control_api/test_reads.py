@@ -288,3 +288,14 @@ def test_several_clusters_are_told_apart(tmp_path: Path, simulator: SimulatorPro
             assert client.get("/api/node/0/workers?cluster=b").status_code == 200
             series = client.get("/api/v1/series?match[]=clio_node_search").json["data"]
             assert [s["cluster"] for s in series] == ["a", "a", "b", "b", "b"]
+
+
+@pytest.mark.parametrize("version", ["1.x", "a", "1.0.0.0.0", "1" * 5000])
+def test_metrics_in_a_version_that_is_none_are_plain(api: Api, version: str) -> None:
+    answer = api.get(
+        "/metrics", headers={"Accept": f"application/openmetrics-text; version={version}, text/plain"}
+    )
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    newer = api.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert newer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")

@@ -87,6 +87,8 @@ clusters:
         ("allowed_origins: ['https://a/b']", "not an origin"),
         ("allowed_origins: ['*']", "not an origin"),
         ("dashboard_url: 'javascript:alert(1)'", "not a URL"),
+        ("dashboard_url: 'https://[1-2]/'", "not a URL"),
+        ("allowed_origins: ['https://[a]']", "not an origin"),
         ("limits: {reads_per_second: 0}", "whole number"),
         ("nodes: {n1: {ports: 2}}", "unknown key"),
         ("tokens_file: missing", None),
@@ -134,3 +136,8 @@ def test_nodes_whose_host_keys_are_not_checked_are_named(tmp_path: Path) -> None
     (tmp_path / "c.yaml").write_text(text)
     found = load(tmp_path / "c.yaml", {}, {}, tmp_path)
     assert found.unchecked_hosts() == {"node 3", "all nodes of cluster lab"}
+
+
+def test_the_home_of_what_is_no_user_is_a_path_that_is_missing(tmp_path: Path) -> None:
+    settings = read(tmp_path, 'tokens_file: "~\\0x/tokens"')
+    assert settings.tokens_file == tmp_path / "~\0x/tokens"

@@ -110,6 +110,8 @@ def test_tokens_and_where_they_stand(config: Path, tmp_path: Path) -> None:
         ("IdentityFile %q\n", "token %q"),
         ("ProxyCommand nc %\n", "token %,"),
         ("Include config\n", "include each other"),
+        ("Include a\0b\n", "line 1 has a null character"),
+        ("Port 1\nIdentityFile ~\0\n", "line 2 has a null character"),
     ],
 )
 def test_what_cannot_be_used_is_named(config: Path, text: str, words: str) -> None:
@@ -122,3 +124,9 @@ def test_what_cannot_be_used_is_named(config: Path, text: str, words: str) -> No
 def test_a_name_that_is_none_reaches_nothing(config: Path, host: str) -> None:
     with pytest.raises(SshConfigError, match="is no host name"):
         found(config, "Host *\nProxyCommand sh -c 'nc %h %p'\n", host)
+
+
+def test_the_home_of_a_user_who_is_not_there_stays_unexpanded(config: Path) -> None:
+    ours = found(config, "IdentityFile ~no-such-user/id\nInclude ~no-such-user/config\nPort 3\n")
+    assert ours.identities == (Path("~no-such-user/id"),)
+    assert ours.port == 3

@@ -26,7 +26,7 @@ from clio_exporter.backfill.gaps import Gap
 from clio_exporter.backfill.live import LOOK_BACK_S, Live, Series
 from clio_exporter.backfill.plan import CLOCK_MS, Index, NotFilledError, Plan, plan
 from clio_exporter.backfill.remote_write import WriteError
-from clio_exporter.service_client import Service
+from clio_exporter.service_client import Answer, Service
 from tests.unit.exporter.test_record import sample
 
 NOW = 1_700_000_000_000
@@ -226,6 +226,44 @@ def test_no_live_series_and_no_prometheus_are_told_apart() -> None:
         pytest.raises(ConfigError, match="no live"),
     ):
         live.look(service, [], {"job": "x"})
+
+
+def answered(result: object, kind: str = "matrix") -> bytes:
+    return json.dumps({"data": {"resultType": kind, "result": result}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("clock", "found", "says"),
+    [
+        ([1, "x"], [], "pair of time and number"),
+        ([], [], "pair of time and number"),
+        ([1, "NaN"], [], "its clock says nan"),
+        ([1, "1e300"], [], r"its clock says 1e\+300"),
+        ([1, "1000"], 1, "no list of series"),
+        ([1, "1000"], [{"metric": {}}], "no list of values"),
+        ([1, "1000"], [{"values": [[1]]}], "pair of time and number"),
+    ],
+)
+def test_an_odd_answer_is_named(
+    monkeypatch: pytest.MonkeyPatch, clock: list[object], found: object, says: str
+) -> None:
+    answers = [answered(clock, "scalar"), answered(found)]
+    monkeypatch.setattr(Service, "_ask", lambda *_: Answer(200, answers.pop(0)))
+    with pytest.raises(ConfigError, match=says):
+        live.look(Service("http://p", 1), [CPU], {})
+
+
+def test_targets_that_are_none_have_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = {"activeTargets": [1, {"scrapeInterval": "5s"}, {"scrapeInterval": "9" * 5000 + "s"}]}
+    answers = [
+        answered([1, "1000"], "scalar"),
+        answered([{"metric": {"job": "a", "x": 1}, "values": [[999.5, "1"]]}]),
+        json.dumps({"data": targets}).encode(),
+    ]
+    monkeypatch.setattr(Service, "_ask", lambda *_: Answer(200, answers.pop(0)))
+    seen = live.look(Service("http://p", 1), [CPU], {})
+    assert [(s.labels, s.times) for s in seen.series] == [({"job": "a"}, [999_500])]
+    assert seen.intervals == {("", ""): 5000}
 
 
 def test_intervals_as_prometheus_writes_them() -> None:

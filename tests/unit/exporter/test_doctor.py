@@ -24,7 +24,7 @@ from clio_exporter.doctor.model import Finding, Status, as_json, as_text, exit_s
 from clio_exporter.doctor.nodes import ClusterLook, NodeLook, NodesLook
 from clio_exporter.doctor.services import PrometheusLook
 from clio_exporter.doctor.ssh import SshOptions
-from clio_exporter.service_client import Answer, Service, service_url
+from clio_exporter.service_client import Answer, OddAnswerError, Service, service_url
 from clio_lab.simulator.process import SimulatorProcess
 from tests.ports import closed_port, free_port
 from tests.unit.exporter.conftest import Run
@@ -245,7 +245,9 @@ def statuses(findings: Iterator[Finding]) -> list[tuple[str, str]]:
     return [(finding.status.value, finding.seen) for finding in findings]
 
 
-@pytest.mark.parametrize("text", ["localhost:9090", "ftp://h", "http://", "http://h/?a=b", "http://u@h"])
+@pytest.mark.parametrize(
+    "text", ["localhost:9090", "ftp://h", "http://", "http://h/?a=b", "http://u@h", "http://[x"]
+)
 def test_what_is_no_address_of_a_service(text: str) -> None:
     with pytest.raises(Exception, match="--prometheus"):
         service_url(Field.given(text, "--prometheus"))
@@ -283,6 +285,44 @@ def test_an_exporter_of_another_version_and_one_that_sees_no_node() -> None:
     assert found[1] == ("fail", f"{url} serves; 0 of 1 nodes are up")
     with serving({"/metrics": (401, b"")}) as url:
         assert statuses(checks_services.exporter(services.look_at_exporter(Service(url, 5))))[0][0] == "warn"
+
+
+def prometheus_answer(data: Any) -> Answer:
+    return Answer(200, json.dumps({"status": "success", "data": data}).encode())
+
+
+def test_what_is_no_target_or_rule_is_passed_over() -> None:
+    ours = {"labels": {"job": "clio-exporter"}, "scrapeUrl": "http://[x", "health": "up"}
+    targets = prometheus_answer({"activeTargets": [1, {"labels": 2}, ours]})
+    rules = prometheus_answer({"groups": [1, {"rules": 2}, {"rules": [3, {"name": 4}, {}]}]})
+    look = PrometheusLook("http://p", targets, rules=rules, alertmanagers=prometheus_answer(5))
+    assert [s for s, _ in statuses(checks_services.scraped(look, "http://[x"))] == ["ok"]
+    assert [s for s, _ in statuses(checks_services.rules(look))] == ["fail"]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        1, "x", [{"metric": {}}], [{"value": [1]}], [{"value": [1, "one"]}], [{"value": ["NaN", "1"]}],
+        [{"value": [1, 10**400]}], [{"values": [1]}], [{"values": 1}], [{"values": [[1, "1", 2]]}],
+    ],
+)  # fmt: skip
+def test_answers_that_are_not_as_prometheus_documents_them(result: Any) -> None:
+    answer = prometheus_answer({"resultType": "vector", "result": result})
+    for read in (answer.vector, answer.matrix, answer.scalar):
+        with pytest.raises(OddAnswerError):
+            read()
+
+
+def test_answers_as_prometheus_documents_them() -> None:
+    vector = [{"metric": {"a": "b", "c": 1}, "value": [1.5, "+Inf"]}, "left out"]
+    assert prometheus_answer({"result": vector}).vector() == [({"a": "b"}, float("inf"))]
+    matrix = [{"metric": 1, "values": [[1, "2"], [2, "3.5"]]}]
+    assert prometheus_answer({"result": matrix}).matrix() == [({}, [(1.0, 2.0), (2.0, 3.5)])]
+    assert prometheus_answer({"result": [1, "7"]}).scalar() == 7.0
+    assert Answer(200, b"[" * 5000).document is None
+    assert Answer(400, b'{"error": "parse error"}').error == "parse error"
+    assert Answer(400, b"<html>").error == "HTTP status 400"
 
 
 def test_rules_that_are_missing_or_cannot_be_evaluated() -> None:

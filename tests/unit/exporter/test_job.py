@@ -85,7 +85,35 @@ def test_the_state_is_read_as_it_was_written(tmp_path: Path) -> None:
         state.claim(tmp_path / "a" / "b")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 9}', '{"version": 1, "processes": 3}'])
+def job_json(**changes: str) -> str:
+    """A job's file with parts of it, as JSON, put into the place of others."""
+    parts = {
+        "host": '"h"',
+        "labels": "{}",
+        "nodes": "1",
+        "interval": "1",
+        "began": "1",
+        "processes": "{}",
+        **changes,
+    }
+    return '{"version": 1, ' + ", ".join(f'"{name}": {text}' for name, text in parts.items()) + "}"
+
+
+def test_a_state_is_what_its_form_says(tmp_path: Path) -> None:
+    (tmp_path / state.STATE).write_text(job_json(ended="null"))
+    assert state.load(tmp_path).ended is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "{}", '{"version": 9}', '{"version": 1, "processes": 3}', "[" * 2000, job_json(host="1"),
+        job_json(labels="1"), job_json(labels='{"job_id": 1}'), job_json(interval="1" + "0" * 400),
+        job_json(began="NaN"), job_json(nodes="true"), job_json(ended='"x"'), job_json(more="1"),
+        job_json(processes='{"exporter": {"pid": "1", "started": 1, "port": 1}}'),
+    ],
+    ids=range(15),
+)  # fmt: skip
 def test_a_state_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         state.load(tmp_path)
@@ -129,7 +157,9 @@ def test_marks_are_kept_in_order(tmp_path: Path) -> None:
     marks.add(tmp_path, Mark(20.0, 'two "ü"'))
     marks.add(tmp_path, Mark(10.0, "one"))
     with (tmp_path / state.MARKS).open("a") as torn:
-        torn.write('{"time": 30')
+        for odd in ("[]", '{"time": NaN, "text": "x"}', '{"time": 1, "text": "\\ud800"}', "[" * 2000):
+            torn.write(f"{odd}\n")
+        torn.write('{"time": 1' + "0" * 400 + ', "text": "x"}\n{"time": 30')
     assert marks.read(tmp_path) == [Mark(10.0, "one"), Mark(20.0, 'two "ü"')]
     made = yaml.safe_load(marks.rules(JOB, marks.read(tmp_path)))["groups"][0]["rules"]
     assert made[1] == {

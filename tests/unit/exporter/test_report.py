@@ -11,7 +11,8 @@ from clio_exporter.report import render
 from clio_exporter.report.build import build, stragglers
 from clio_exporter.report.model import Report, written
 from clio_exporter.report.questions import Range, at_the_end, over_time
-from clio_exporter.report.source import Answers
+from clio_exporter.report.source import Answers, ask, newest, rules_loaded
+from clio_exporter.service_client import Answer, Service
 
 pytest.importorskip("matplotlib")
 
@@ -105,6 +106,31 @@ def test_without_matplotlib_the_page_says_so(monkeypatch: pytest.MonkeyPatch) ->
     page = render.html(report())
     assert "<svg" not in page
     assert "clio-exporter[report]" in page
+
+
+def test_odd_answers_are_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = b'{"data": {"result": [{"metric": {}, "value": [1, "x"]}]}}'
+    monkeypatch.setattr(Service, "_ask", lambda *_: Answer(200, body))
+    found = ask("http://p", ASKED)
+    assert (found.vectors, found.plots) == ({}, {})
+    assert len(found.problems) == len(at_the_end(ASKED)) + len(over_time(ASKED))
+    assert found.problems[0] == "samples: a value is not a pair of time and number"
+    assert found.problems[-1].endswith("a series has no list of values")
+
+
+@pytest.mark.parametrize("body", [b"1", b'{"data": {"headStats": 1, "groups": [1, {"rules": [1, {}]}]}}'])
+def test_a_prometheus_that_tells_nothing_has_no_newest_sample_and_no_rules(
+    monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    monkeypatch.setattr(Service, "_ask", lambda *_: Answer(200, body))
+    assert newest("http://p") is None
+    assert not rules_loaded("http://p")
+
+
+def test_a_node_id_that_is_no_number_of_a_node_comes_first() -> None:
+    vector = [({"node_id": text}, 1.0) for text in ("7", "9" * 5000)]
+    rows = build("x", ASKED, Answers({"tasks": vector}), rules=False).tables[0].rows
+    assert [str(row[0])[:2] for row in rows] == ["99", "7"]
 
 
 def test_questions_have_the_range_and_the_matchers() -> None:

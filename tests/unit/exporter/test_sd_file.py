@@ -123,9 +123,10 @@ def test_one_that_was_taken_over_is_not_removed(tmp_path: Path) -> None:
 
 def test_a_file_of_somebody_else_is_not_touched(tmp_path: Path) -> None:
     path = tmp_path / "clio.json"
-    path.write_text("[]")
-    with pytest.raises(ConfigError, match="no exporter has written it"):
-        TargetFile(path, LEASE).take()
+    for content in (b"[]", b"[" * 2000, b'[{"targets": ["\xeb"]}]'):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match="no exporter has written it"):
+            TargetFile(path, LEASE).take()
     assert [p.name for p in tmp_path.iterdir()] == ["clio.json"]
     with pytest.raises(ConfigError, match="cannot be used"):
         TargetFile(tmp_path / "none" / "clio.json", LEASE).take()

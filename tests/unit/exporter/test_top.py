@@ -88,6 +88,24 @@ def test_a_frame() -> None:
     assert (found["1"].state, found["1"].cpu, found["1"].tasks) == ("hung", None, None)
 
 
+def test_lines_that_cannot_be_read_tell_nothing() -> None:
+    odd = (
+        'clio_node_up{node_id="0"} one\nclio_node_up{node_id="5"} 1\nclio_worker_active{node_id="5"} 1\n'
+        'clio_bdev_capacity_bytes{node_id="5"} 1\nclio_bdev_info{node_id="5",pool_id="1.0"} 1\n'
+        "clio_node_up{} \n"
+    )
+    (node,) = read_frame(odd, 1.0).nodes.values()
+    assert (node.node_id, node.up, node.workers) == ("5", True, {})
+    assert [device.kind for device in node.devices.values()] == [""]
+
+
+@pytest.mark.parametrize("number", ["²", "x", "", "9" * 5000])
+def test_an_id_that_is_no_number_is_found_by_no_number(number: str) -> None:
+    found = read_frame(f'clio_node_up{{node_id="{number}",hostname="n7"}} 1\n', 1.0)
+    assert view.chosen(found, parse_search("0-999999999"), "node") == []
+    assert len(view.chosen(found, parse_search("n7"), "node")) == 1
+
+
 def test_rates_are_those_of_the_counters_between_two_frames() -> None:
     first = read_frame(text(100, 0), 5.0)
     node = by_id(read_frame(text(150, 4096), 7.0, first))["0"]

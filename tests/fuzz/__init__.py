@@ -1,0 +1,1 @@
+"""Seeded fuzzing of every decoder of foreign bytes (`make fuzz`)."""
