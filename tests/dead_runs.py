@@ -91,5 +91,10 @@ def _belongs(process: psutil.Process, record: Path, basetemp: Path) -> bool:
     # What the tests start with an environment of its own: runtimes, exporters, demos.
     if any(basetemp in Path(environment.get(name, "/")).parents for name in ("HOME", STATE_MARK)):
         return True
-    # sshd writes over its environment. Who looks at a file of the run does so from a terminal.
-    return process.terminal() is None and f"{basetemp}/" in " ".join(process.cmdline())
+    # Who looks at a file of the run does so from a terminal.
+    if process.terminal() is not None:
+        return False
+    # sshd writes over its environment, and slurmstepd over its command line too, but it has a log.
+    if process.name() == "slurmstepd":
+        return any(basetemp in Path(opened.path).parents for opened in process.open_files())
+    return f"{basetemp}/" in " ".join(process.cmdline())

@@ -15,7 +15,6 @@ import contextlib
 import os
 import pwd
 import secrets
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -26,6 +25,7 @@ from types import TracebackType
 from typing import Final
 
 from clio_lab.child import ChildProcess
+from clio_lab.demo.state import State
 from clio_web import processes
 from tests.exporter_process import eventually
 from tests.ports import free_port
@@ -79,6 +79,8 @@ class Slurm:
         self._daemons: list[ChildProcess] = []
         # A socket's path has at most 107 characters; those of pytest's directories may have more.
         self._short = Path(tempfile.mkdtemp(prefix="clio-munge-"))
+        self._state = State(directory / "state.json")
+        self._state.remember(directories=[str(self._short)])
         try:
             self._write(more)
             self._start()
@@ -148,7 +150,7 @@ class Slurm:
             daemon.end(_STOP_SECONDS)
         for process in processes.with_environment("SLURM_CONF", str(self.config)):
             processes.kill(process)
-        shutil.rmtree(self._short, ignore_errors=True)
+        self._state.remove_directory(self._short)
 
     def _run(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -19,8 +19,8 @@ from typing import Final
 
 import psutil
 
-from clio_lab import processes
 from clio_lab.child import ChildProcess
+from clio_web import processes
 from tests.exporter_process import eventually
 from tests.slurm import Host
 

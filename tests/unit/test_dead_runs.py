@@ -17,18 +17,22 @@ from tests.dead_runs import MARK, recorded, remove_dead
 from tests.paths import ROOT
 
 RUN = """
-import subprocess, sys
+import shutil, subprocess, sys
 from pathlib import Path
 from tests.dead_runs import recorded
 base, runs = Path(sys.argv[1]), Path(sys.argv[2])
 with recorded(base, runs):
     sleep = ["/bin/sleep", "300"]
     named = [sys.executable, "-c", "import time; time.sleep(300)", f"{base}/sshd_config"]
+    base.mkdir(exist_ok=True)
+    step = [shutil.copy("/bin/sleep", base.parent / "slurmstepd"), "300"]
+    logs = [open(directory / "slurmd.log", "w") for directory in (base, base.parent)]
+    none = subprocess.DEVNULL
     children = [
-        subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment, start_new_session=True)
-        for command, environment in (
-            (sleep, None), (sleep, {"HOME": str(base / "n0" / "home")}), (named, {}),
-            (sleep, {"HOME": str(base.parent)}),
+        subprocess.Popen(command, stdout=output, env=environment, start_new_session=True)
+        for command, environment, output in (
+            (sleep, None, none), (sleep, {"HOME": str(base / "n0" / "home")}, none), (named, {}, none),
+            (step, {}, logs[0]), (step, {}, logs[1]), (sleep, {"HOME": str(base.parent)}, none),
         )
     ]
     print(*(child.pid for child in children), flush=True)
@@ -38,7 +42,7 @@ with recorded(base, runs):
 
 class Run:
     """A process that runs tests: its children inherit its environment, have one of the run, are told a file
-    of the run, and have nothing of it."""
+    of the run and write one; two have nothing of it."""
 
     def __init__(self, base: Path, runs: Path) -> None:
         self.process = subprocess.Popen(
@@ -67,11 +71,12 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 
 def test_processes_of_a_killed_run_are_ended(run: Run, tmp_path: Path) -> None:
-    *ours, foreign = run.children
+    *ours, another_step, foreign = run.children
     run.kill()
     done = remove_dead(tmp_path / "runs")
     assert {f"(pid {child.pid})" in " ".join(done) for child in ours} == {True}
     assert all(await_end(child, 10) for child in ours)
+    assert is_alive(another_step)
     assert is_alive(foreign)
     assert list((tmp_path / "runs").glob("*.json")) == []
     assert remove_dead(tmp_path / "runs") == []
