@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import getpass
 import os
 import signal
@@ -24,6 +23,7 @@ from clio_exporter.job.processes import HOST, Detached
 from clio_exporter.job.reporting import of_job, of_prometheus
 from clio_exporter.job.state import Job
 from clio_exporter.kit.command import url
+from clio_exporter.moments import read_moment
 from clio_exporter.report import render, source
 from clio_exporter.report.questions import Range
 from clio_exporter.scrape_command import write_atomically
@@ -155,11 +155,7 @@ def _seconds(text: str) -> float:
 
 def _moment(text: str) -> float:
     try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+        return read_moment(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no time such as 2026-11-21T14:00:00") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import subprocess
@@ -36,6 +37,10 @@ def free_port() -> int:
         return port
 
 
+class HeldError(Exception):
+    """Another program is at it."""
+
+
 class Detached:
     """A program in a session of its own, which is not ended with us.
 
@@ -46,6 +51,10 @@ class Detached:
         port: on which it is to listen on loopback.
         ready: path that answers when it serves.
         env: its environment, without the mark (default: ours).
+        alone: only one program at a time may have this log.
+
+    Raises:
+        HeldError: with `alone`, another has it and runs.
     """
 
     def __init__(
@@ -57,12 +66,15 @@ class Detached:
         *,
         ready: str = "/-/ready",
         env: Mapping[str, str] | None = None,
+        alone: bool = False,
     ) -> None:
         self.name = name
         self.log = log
         self.port = port
         self._ready = ready
         with log.open("ab") as output:
+            if alone:
+                _hold(output.fileno())
             self._popen = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True, env={**(os.environ if env is None else env), MARK: name},
@@ -110,6 +122,16 @@ class Detached:
         except psutil.Error:
             return False
         return any(c.status == psutil.CONN_LISTEN and c.laddr.port == self.port for c in found if c.laddr)
+
+
+def _hold(log: int) -> None:
+    """Lock a log; the program inherits the lock with its output, and has it until it ends, also after us."""
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise HeldError from None
+    except OSError:  # a file system without locks
+        return
 
 
 def running(record: ProcessRecord) -> psutil.Process | None:

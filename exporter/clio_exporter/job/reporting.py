@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from clio_client.config.errors import ConfigError
 from clio_exporter.job import marks, server, state
-from clio_exporter.job.processes import HOST, running
-from clio_exporter.job.state import Job
 from clio_exporter.report import source
 from clio_exporter.report.build import build
 from clio_exporter.report.model import Report
@@ -24,8 +20,8 @@ def of_job(directory: Path, seconds: float) -> Report:
         ConfigError: there is no job, or its data cannot be asked.
     """
     job = state.load(directory)
-    with _asked(directory, job, seconds) as url:
-        if (record := job.processes.get("prometheus")) is not None and running(record):
+    with server.asked(directory, job, seconds) as url:
+        if server.running_prometheus(job) is not None:
             end: float | None = time.time()
         else:
             # Of one that was killed, the data tell.
@@ -43,14 +39,3 @@ def of_prometheus(url: str, asked: Range) -> Report:
     """The report of a time range of any Prometheus. Raises `ConfigError`."""
     answers = source.ask(url, asked)
     return build(f"CLIO at {url}", asked, answers, rules=source.rules_loaded(url))
-
-
-@contextlib.contextmanager
-def _asked(directory: Path, job: Job, seconds: float) -> Iterator[str]:
-    """The address of a Prometheus that has the job's data."""
-    record = job.processes.get("prometheus")
-    if record is not None and running(record) is not None:
-        yield f"http://{HOST}:{record.port}"
-        return
-    with server.opened(directory, seconds) as opened:
-        yield f"http://{HOST}:{opened.port}"

@@ -12,8 +12,8 @@ from typing import Any, Final
 import yaml
 
 from clio_client.config.errors import ConfigError
-from clio_exporter.job.processes import HOST, Detached, EndedEarlyError, free_port
-from clio_exporter.job.state import DATA
+from clio_exporter.job.processes import HOST, Detached, EndedEarlyError, HeldError, free_port, running
+from clio_exporter.job.state import DATA, Job, ProcessRecord
 from clio_exporter.kit import rules
 
 JOB: Final = "clio-exporter"
@@ -60,30 +60,31 @@ def start(program: str, directory: Path, configuration: Path, deadline: float) -
         ConfigError: it does not serve in time, or cannot.
     """
     log = directory / "prometheus.log"
+    held = ConfigError(
+        str(directory),
+        "is open in another Prometheus",
+        "End that one (`clio-exporter job open` or `top`), or ask it with --prometheus URL",
+    )
     for left in reversed(range(TRIES)):
         port = free_port()
-        server = Detached(
-            "prometheus",
-            [
-                program,
-                f"--config.file={configuration}",
-                f"--storage.tsdb.path={directory / DATA}",
-                # Saved jobs are opened years later: nothing may be too old.
-                "--storage.tsdb.retention.time=100y",
-                f"--web.listen-address={HOST}:{port}",
-            ],
-            log,
-            port,
-        )
+        command = [
+            program,
+            f"--config.file={configuration}",
+            f"--storage.tsdb.path={directory / DATA}",
+            # Saved jobs are opened years later: nothing may be too old.
+            "--storage.tsdb.retention.time=100y",
+            f"--web.listen-address={HOST}:{port}",
+        ]
+        try:
+            # Its own lock is off in Debian's build; two would spoil the data.
+            server = Detached("prometheus", command, log, port, alone=True)
+        except HeldError:
+            raise held from None
         try:
             server.wait_ready(deadline)
         except EndedEarlyError as error:
             if "lock DB directory" in str(error):
-                raise ConfigError(
-                    str(directory),
-                    "is open in another Prometheus",
-                    "End that one (`clio-exporter job open`), or ask it with --prometheus URL",
-                ) from None
+                raise held from None
             if left == 0 or "address already in use" not in str(error):
                 raise ConfigError(str(log), f"says: {error}", "Mend that, and start again") from None
         except BaseException:
@@ -119,3 +120,23 @@ def opened(directory: Path, seconds: float) -> Iterator[Detached]:
         yield server
     finally:
         server.end(STOP_SECONDS)
+
+
+@contextlib.contextmanager
+def asked(directory: Path, job: Job, seconds: float) -> Iterator[str]:
+    """The address of a Prometheus that has the job's data: its own while it runs, else one for now.
+
+    Raises:
+        ConfigError: as `opened`.
+    """
+    if (record := running_prometheus(job)) is not None:
+        yield f"http://{HOST}:{record.port}"
+        return
+    with opened(directory, seconds) as server:
+        yield f"http://{HOST}:{server.port}"
+
+
+def running_prometheus(job: Job) -> ProcessRecord | None:
+    """The job's own Prometheus, while it runs on this host."""
+    record = job.processes.get("prometheus")
+    return record if record is not None and running(record) is not None else None
