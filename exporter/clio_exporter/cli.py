@@ -163,7 +163,7 @@ def _simulate() -> _Halves:
 COMMANDS: Final = {
     "scrape": Command("print one scrape and exit", _scrape),
     "doctor": Command("look for what is wrong, from the hostfile to Grafana, and say what to do", _doctor),
-    "top": Command("show the cluster live in a terminal", _top),
+    "top": Command("show the cluster in a terminal, live or as it was in a job", _top),
     "record": Command("write what the nodes remember of the last 17 minutes, and go on", _record),
     "backfill": Command("fill what a Prometheus missed of the last 17 minutes", _backfill),
     "job": Command("monitor one job from inside it, without root, and report what happened", _job),

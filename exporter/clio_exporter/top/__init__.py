@@ -1,5 +1,5 @@
-"""`clio-exporter top`: the cluster live in a terminal, from what `/metrics` says.
+"""`clio-exporter top`: the cluster in a terminal, live from what `/metrics` says, or as it was in a job.
 
-`frame.py` (metrics to nodes, rates) and `view.py` (nodes to lines) are pure; `sources.py` gets metrics;
-`app.py` draws, and alone needs textual.
+`frame.py` (metrics to nodes, rates) and `view.py` (nodes to lines) are pure; `sources.py` and `saved.py` get
+frames; `app.py` draws, and alone needs textual; `leaving.py` minds the signals.
 """

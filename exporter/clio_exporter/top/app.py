@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final
 
 from rich.segment import Segment
@@ -21,7 +22,7 @@ from textual.widgets import Input, Label, Sparkline, Static
 
 from clio_client.search import Search, SearchError, parse_search
 from clio_exporter.top.frame import Frame, Key, Node
-from clio_exporter.top.sources import SourceError
+from clio_exporter.top.sources import Player, SourceError
 from clio_exporter.top.view import SORTS, chosen, detail, heading, row, summary
 
 _STYLES: Final = {
@@ -34,6 +35,9 @@ _STYLES: Final = {
 _CURSOR: Final = Style(reverse=True)
 _HISTORY: Final = 120
 _HELP: Final = "enter node  / search  s sort  f freeze  q quit"
+_HELP_PLAYER: Final = "space play/pause  left/right 10 s, shift 1 min  home/end  enter / s q"
+_END: Final = 1e12
+"""Seconds further than any job goes."""
 
 
 class NodeList(ScrollView, can_focus=True):
@@ -102,10 +106,10 @@ class NodeScreen(Screen[None]):
     CSS = "Sparkline {height: 2} .curve {height: 1}"
 
     def __init__(
-        self, key: Key, look: Callable[[Key], tuple[Node | None, Sequence[Sequence[float]]]]
+        self, key: Key, look: Callable[[Key], tuple[str, Node | None, Sequence[Sequence[float]]]]
     ) -> None:
         super().__init__()
-        self._key = key
+        self.key = key
         self._look = look
 
     def compose(self) -> ComposeResult:
@@ -125,15 +129,19 @@ class NodeScreen(Screen[None]):
         """Show the node as it is now; a frame may come before there are parts to show it in."""
         if not self.query("#text"):
             return
-        node, curves = self._look(self._key)
-        text = "\n".join(detail(node)) if node else "this node is no member any more"
-        self.query_one("#text", Static).update(text)
+        title, node, curves = self._look(self.key)
+        absent = "this node tells nothing at this time" if title else "this node is no member any more"
+        lines = detail(node) if node else [absent]
+        self.query_one("#text", Static).update("\n".join([title, *lines] if title else lines))
         for name, values in zip(("cpu", "memory", "tasks"), curves, strict=True):
             self.query_one(f"#curve-{name}", Sparkline).data = list(values)
 
 
 class TopApp(App[None]):
-    """`clio-exporter top`. ``next_frame`` is called in a thread, with the frame before."""
+    """`clio-exporter top`. `next_frame` is called in a thread, with the frame before.
+
+    With a `player`, time goes on there, and keys choose it; `next_frame` has the frame of the moment chosen.
+    """
 
     CSS = """
     #summary, #heading, #status {height: auto}
@@ -145,14 +153,28 @@ class TopApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "quit", show=False),
         Binding("s", "sort", show=False),
-        Binding("f", "freeze", show=False),
+        Binding("f,space", "freeze", show=False),
         Binding("slash", "search", show=False, priority=True),
+        Binding("ctrl+c", "quit", show=False, priority=True),
+        # Before the list of nodes and its like, which have other uses for these.
+        Binding("left", "step(-10)", show=False, priority=True),
+        Binding("right", "step(10)", show=False, priority=True),
+        Binding("shift+left", "step(-60)", show=False, priority=True),
+        Binding("shift+right", "step(60)", show=False, priority=True),
+        Binding("home", f"step({-_END})", show=False, priority=True),
+        Binding("end", f"step({_END})", show=False, priority=True),
     ]
 
     def __init__(
-        self, next_frame: Callable[[Frame | None], Frame], interval: float, search: Search, sort: str
+        self,
+        next_frame: Callable[[Frame | None], Frame],
+        interval: float,
+        search: Search,
+        sort: str,
+        player: Player | None = None,
     ) -> None:
         super().__init__(ansi_color=True)
+        self._player = player
         self._next_frame = next_frame
         self._interval = interval
         self._search = search
@@ -162,43 +184,91 @@ class TopApp(App[None]):
         self.problem = ""
         self.mistyped = ""
         self._asking = False
-        self._history: dict[Key, tuple[deque[float], deque[float], deque[float]]] = {}
+        self._ask_again = False
+        self._to_leave = False
+        self._runs_in: asyncio.AbstractEventLoop | None = None
+        self._history: dict[Key, Sequence[deque[float]]] = {}
 
     def compose(self) -> ComposeResult:
         """Make the parts."""
-        yield Static("asking the nodes ...", id="summary", markup=False)
+        yield Static("asking ...", id="summary", markup=False)
         yield Static(id="heading", markup=False)
         yield NodeList()
         yield Input(placeholder="3, 1-20, 1,3,5 or a part of a host name", id="search", select_on_focus=False)
-        yield Static(_HELP, id="status", markup=False)
+        yield Static(self._help, id="status", markup=False)
+
+    @property
+    def _help(self) -> str:
+        return _HELP_PLAYER if self._player is not None else _HELP
+
+    def leave(self) -> None:
+        """End the app in order; callable from a signal's handler, also before the app runs."""
+        self._to_leave = True
+        if self._runs_in is not None and not self._runs_in.is_closed():
+            self._runs_in.call_soon_threadsafe(self.exit)
 
     def on_mount(self) -> None:
         """Begin to ask."""
+        self._runs_in = asyncio.get_running_loop()
+        if self._to_leave:
+            self.exit()
         self.query_one(NodeList).focus()
         self.set_interval(self._interval, self._tick)
-        self._tick()
+        self._look_now()
 
     def _tick(self) -> None:
-        if not self.frozen and not self._asking:
-            self._asking = True
-            self._ask()
+        if self.frozen or self._asking:
+            return
+        if self._player is not None and self.frame is not None:
+            self._player.move(self._interval)
+        self._look_now()
+
+    def _look_now(self) -> None:
+        """Ask; when an answer is being waited for, then once more."""
+        if self._asking:
+            self._ask_again = True
+            return
+        self._asking = True
+        screen = self.screen
+        self._ask(screen.key if isinstance(screen, NodeScreen) else None)
 
     @work(thread=True)
-    def _ask(self) -> None:
+    def _ask(self, opened: Key | None) -> None:
         try:
             frame = self._next_frame(self.frame)
+            past = self._past(frame, opened)
         except SourceError as error:
             self.call_from_thread(self._failed, str(error))
         else:
-            self.call_from_thread(self._arrived, frame)
+            self.call_from_thread(self._arrived, frame, past)
+
+    def _past(self, frame: Frame, opened: Key | None) -> Mapping[Key, Sequence[deque[float]]]:
+        """The curves of the node whose page is open, until the moment of a frame."""
+        if self._player is None or opened is None:
+            return {}
+        curves = self._player.curves(opened, frame.at, self._interval, _HISTORY)
+        return {opened: [deque(curve) for curve in curves]}
 
     def _failed(self, problem: str) -> None:
         self._asking = False
         self.problem = problem
         self._draw()
+        self._answered()
 
-    def _arrived(self, frame: Frame) -> None:
+    def _answered(self) -> None:
+        if self._ask_again and self.screen_stack:
+            self._ask_again = False
+            self._look_now()
+
+    def _arrived(self, frame: Frame, past: Mapping[Key, Sequence[deque[float]]] | None = None) -> None:
         self._asking = False
+        if self._player is not None:
+            self.problem, self.frame = "", frame
+            self._history = dict(past or {})
+            self.frozen = self.frozen or self._player.ended
+            self._draw()
+            self._answered()
+            return
         if self.frozen:
             return
         self.problem, self.frame = "", frame
@@ -230,18 +300,21 @@ class TopApp(App[None]):
             main.query_one("#heading", Static).update(heading(width, self.sort))
             main.query_one(NodeList).show(chosen(self.frame, self._search, self.sort))
         trouble = self.mistyped or self.problem
-        status = f"! {trouble}" if trouble else f"FROZEN  {_HELP}" if self.frozen else _HELP
+        held = "" if not self.frozen else "FROZEN  " if self._player is None else "PAUSED  "
+        status = f"! {trouble}" if trouble else held + self._help
         main.query_one("#status", Static).update(status[:width])
         if isinstance(self.screen, NodeScreen):
             self.screen.show()
 
-    def _look(self, key: Key) -> tuple[Node | None, Sequence[Sequence[float]]]:
-        node = self.frame.nodes.get(key) if self.frame else None
-        return node, self._history.get(key, ((), (), ()))
+    def _look(self, key: Key) -> tuple[str, Node | None, Sequence[Sequence[float]]]:
+        node, title = (self.frame.nodes.get(key), self.frame.title) if self.frame else (None, "")
+        return title, node, self._history.get(key, ((), (), ()))
 
     def on_node_list_opened(self, event: NodeList.Opened) -> None:
         """Open a node's page."""
         self.push_screen(NodeScreen(event.node.key, self._look))
+        if self._player is not None:
+            self._look_now()
 
     def action_sort(self) -> None:
         """Take the next order."""
@@ -250,9 +323,24 @@ class TopApp(App[None]):
         self._draw()
 
     def action_freeze(self) -> None:
-        """Stop asking, or go on."""
+        """Stop asking, or go on; at a player's end, from its beginning."""
+        if self.frozen and self._player is not None and self._player.ended:
+            self._player.move(-_END)
+            self._look_now()
         self.frozen = not self.frozen
         self._draw()
+
+    def action_step(self, seconds: float) -> None:
+        """Go to another moment."""
+        if self._player is not None:
+            self._player.move(seconds)
+            self._look_now()
+
+    def check_action(self, action: str, _parameters: tuple[object, ...]) -> bool | None:
+        """Steps in time are there with a player, and while nobody types."""
+        if action == "step":
+            return self._player is not None and not isinstance(self.focused, Input)
+        return True
 
     def action_search(self) -> None:
         """Open the search box."""

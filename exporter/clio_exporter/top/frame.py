@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -12,6 +12,12 @@ from clio_client.search import Search
 
 COLLECTORS: Final = frozenset({"node", "worker", "bdev"})
 """What is asked for."""
+
+_PROCESSED: Final = "clio_worker_tasks_processed_total"
+_READ: Final = "clio_bdev_read_bytes_total"
+_WRITTEN: Final = "clio_bdev_written_bytes_total"
+COUNTERS: Final = (_PROCESSED, _READ, _WRITTEN)
+"""Metrics that rates are made of."""
 
 _LABEL = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(r"\\(.)")
@@ -21,6 +27,8 @@ _LONGEST_ID: Final = 10
 _LONGEST: Final = 60.0
 """Seconds over which a rate is still one of now."""
 Labels = Mapping[str, str]
+Sample = tuple[str, Labels, float]
+"""A metric's name, labels and value."""
 Key = tuple[str, str, str]
 
 
@@ -140,12 +148,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """All nodes at one moment; `at` is in seconds of a clock that only goes forward."""
+    """All nodes at one moment; `at` is in seconds of a clock that only goes forward, or Unix time."""
 
     at: float
     nodes: Mapping[Key, Node] = field(default_factory=dict)
     counted: Mapping[Key, tuple[float, Node]] = field(default_factory=dict, repr=False)
     """When each node last told of workers or devices, and what: a rate needs no frame in between."""
+    title: str = ""
+    """Which moment of what it is, where that is not now."""
 
     def tiers(self) -> dict[str, list[Device]]:
         """Devices by their kind."""
@@ -169,24 +179,7 @@ def read_frame(text: str, at: float, before: Frame | None = None) -> Frame:
 
     A line without a number, or without the label that says what it is about, tells nothing.
     """
-    nodes: dict[Key, Node] = {}
-    for line in text.splitlines():
-        name, brace, rest = line.partition("{")
-        put = _READERS.get(name)
-        if put is None or not brace:
-            continue
-        labels_text, _, value = rest.rpartition("} ")
-        try:
-            number = float(value)
-        except ValueError:
-            continue
-        labels = _labels(labels_text)
-        key = labels.get("cluster", ""), labels.get("node_id", ""), labels.get("hostname", "")
-        node = nodes.get(key)
-        if node is None:
-            node = nodes[key] = Node(*key)
-        with contextlib.suppress(KeyError):
-            put(node, labels, number)
+    nodes = read_nodes(_samples(text))
     counted: dict[Key, tuple[float, Node]] = {}
     for key, node in nodes.items():
         last = before.counted.get(key) if before is not None else None
@@ -197,6 +190,55 @@ def read_frame(text: str, at: float, before: Frame | None = None) -> Frame:
         elif last is not None:
             counted[key] = last
     return Frame(at, nodes, counted)
+
+
+def read_nodes(samples: Iterable[Sample]) -> dict[Key, Node]:
+    """The nodes that samples of `METRICS` tell of, without rates; other samples are ignored."""
+    nodes: dict[Key, Node] = {}
+    for name, labels, value in samples:
+        put = _READERS.get(name)
+        if put is None:
+            continue
+        key = key_of(labels)
+        node = nodes.get(key)
+        if node is None:
+            node = nodes[key] = Node(*key)
+        with contextlib.suppress(KeyError):
+            put(node, labels, value)
+    return nodes
+
+
+def put_rate(nodes: Mapping[Key, Node], counter: str, labels: Labels, rate: float) -> None:
+    """Give a worker or device the rate of its counter (of `COUNTERS`), where it tells the counter, too."""
+    node = nodes.get(key_of(labels))
+    if node is None:
+        return
+    worker = node.workers.get(labels.get("worker_id", ""))
+    device = node.devices.get(labels.get("pool_id", ""))
+    if counter == _PROCESSED and worker is not None and worker.processed is not None:
+        worker.rate = rate
+    elif counter == _READ and device is not None and device.read is not None:
+        device.read_rate = rate
+    elif counter == _WRITTEN and device is not None and device.written is not None:
+        device.write_rate = rate
+
+
+def key_of(labels: Labels) -> Key:
+    """The node that a series is of."""
+    return labels.get("cluster", ""), labels.get("node_id", ""), labels.get("hostname", "")
+
+
+def _samples(text: str) -> Iterator[Sample]:
+    """Those of an exposition that are read."""
+    for line in text.splitlines():
+        name, brace, rest = line.partition("{")
+        if brace and name in _READERS:
+            labels, _, value = rest.rpartition("} ")
+            try:
+                number = float(value)
+            except ValueError:
+                continue
+            yield name, _labels(labels), number
 
 
 def _rates(node: Node, old: Node, seconds: float) -> None:
@@ -283,11 +325,14 @@ _READERS: Final[dict[str, _Reader]] = {
     "clio_worker_active": _worker("active", bool),
     "clio_worker_queued_tasks": _worker("queued"),
     "clio_worker_blocked_tasks": _worker("blocked"),
-    "clio_worker_tasks_processed_total": _worker("processed"),
+    _PROCESSED: _worker("processed"),
     "clio_bdev_info": _device("kind"),
     "clio_bdev_capacity_bytes": _device("capacity"),
     "clio_bdev_free_bytes": _device("free"),
-    "clio_bdev_read_bytes_total": _device("read"),
-    "clio_bdev_written_bytes_total": _device("written"),
+    _READ: _device("read"),
+    _WRITTEN: _device("written"),
 }
 """What is read; a test holds these names against the exporter's families."""
+
+METRICS: Final = tuple(_READERS)
+"""Names of all that is read."""

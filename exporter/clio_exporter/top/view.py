@@ -178,7 +178,7 @@ def row(node: Node, width: int) -> list[Cell]:
 
 
 def summary(frame: Frame, width: int) -> list[Cell]:
-    """Two lines about the whole cluster."""
+    """Two lines about the whole cluster, and before them which moment it is, where that is not now."""
     nodes = list(frame.nodes.values())
     up = sum(node.up for node in nodes)
     reasons: dict[str, int] = {}
@@ -191,7 +191,12 @@ def summary(frame: Frame, width: int) -> list[Cell]:
     queued, tasks = (_total(getattr(node, name) for node in nodes) for name in ("queued", "tasks"))
     first = f"{len(nodes)} nodes: {up} up{down}  cpu {cpu}  queue {number(queued)}  tasks/s {number(tasks)}"
     tiers = "  ".join(_tier(kind, devices) for kind, devices in frame.tiers().items())
-    return [(first[:width], "" if up == len(nodes) else "bad"), ((tiers or "no devices")[:width], "")]
+    titled = [(frame.title[:width], "")] if frame.title else []
+    return [
+        *titled,
+        (first[:width], "" if up == len(nodes) else "bad"),
+        ((tiers or "no devices")[:width], ""),
+    ]
 
 
 def detail(node: Node) -> list[str]:
