@@ -305,14 +305,15 @@ def _chosen(args: argparse.Namespace, env: Mapping[str, str] = os.environ) -> Pa
     if args.directory is not None:
         found: Path = args.directory
         return found
-    job_id = env.get("SLURM_JOB_ID") or env.get("FLUX_JOB_ID")
+    job_id = nodes.find_job(env)
     if job_id is None:
         raise ConfigError("--directory", "is missing, and this is no job of Slurm or Flux", "Give the job's")
     return Path(f"clio-job-{_plain(job_id)}")
 
 
 def _plain(job_id: str) -> str:
-    """An id as part of a file's name."""
+    """An id as part of a file's name; Flux's begin with a letter that has an ASCII form."""
+    job_id = job_id.replace("ƒ", "f")
     return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in job_id)
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from clio_client.config.errors import ConfigError
 from clio_exporter.job import processes, server, state
+from clio_exporter.job.nodes import find_job
 from clio_exporter.job.processes import HOST, Detached, EndedEarlyError, free_port
 from clio_exporter.job.state import Job
 
@@ -22,7 +23,7 @@ EXPORTER_STOP_SECONDS: Final = 10.0
 def identity(env: Mapping[str, str], user: str, job_id: str | None, name: str | None) -> dict[str, str]:
     """Labels of the job: what is given, else what Slurm or Flux says; absent what nobody says."""
     found = {
-        "job_id": job_id or env.get("SLURM_JOB_ID") or env.get("FLUX_JOB_ID"),
+        "job_id": job_id or find_job(env),
         "user": env.get("SLURM_JOB_USER") or user,
         "job_name": name or env.get("SLURM_JOB_NAME"),
     }

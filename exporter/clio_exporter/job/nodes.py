@@ -1,4 +1,4 @@
-"""Which nodes a job has: from Slurm's or Flux's environment."""
+"""Which job a process is in and which nodes it has: from Slurm's or Flux's environment."""
 
 from __future__ import annotations
 
@@ -36,27 +36,45 @@ def run_program(command: Sequence[str]) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
+def find_job(env: Mapping[str, str]) -> str | None:
+    """The id of the job that this process is in; None in none.
+
+    It is that of the allocation, also in a step of it. Flux calls steps jobs too, with ids of their own; the
+    allocation (`flux batch`, `flux alloc`) is then the instance that encloses them: flux-environment(7).
+    """
+    return env.get("SLURM_JOB_ID") or env.get("FLUX_ENCLOSING_ID") or env.get("FLUX_JOB_ID") or None
+
+
 def find_nodes(env: Mapping[str, str], run: Run = run_program) -> list[str]:
-    """Host names of the job that this process is in, in the scheduler's order.
+    """Host names of the job that this process is in, in the scheduler's order, each once.
 
     Raises:
         ConfigError: no scheduler's environment is here, or it cannot be understood.
     """
     if listed := env.get("SLURM_JOB_NODELIST"):
         told = run(["scontrol", "show", "hostnames", listed])
-        return (told or "").split() or expand(listed, "SLURM_JOB_NODELIST")
-    if "FLUX_JOB_ID" in env or "FLUX_URI" in env:
-        told = run(["flux", "hostlist", "--expand", "local"])
+        return _once((told or "").split() or expand(listed, "SLURM_JOB_NODELIST"))
+    if any(name in env for name in ("FLUX_ENCLOSING_ID", "FLUX_JOB_ID", "FLUX_URI")):
+        # `local` is the step's hosts in a step, else the instance's.
+        source = "instance" if "FLUX_ENCLOSING_ID" in env else "local"
+        told = run(["flux", "hostlist", "--expand", source])
         if told and told.split():
-            return told.split()
+            return _once(told.split())
         raise ConfigError(
-            "flux hostlist", "does not tell the hosts of this job", "Name them in a file, with --hostfile"
+            "flux hostlist",
+            "does not tell the hosts of this job",
+            "Name them in a file, with --hostfile (Flux has the command since 2024)",
         )
     raise ConfigError(
         "SLURM_JOB_NODELIST",
         "is not set, nor is FLUX_JOB_ID: this is no job of Slurm or Flux",
         "Start it in a job script, or name the nodes in a file, with --hostfile",
     )
+
+
+def _once(names: Sequence[str]) -> list[str]:
+    """The names without repetitions: Flux tells a host for each of its brokers there."""
+    return list(dict.fromkeys(names))
 
 
 def expand(text: str, origin: str) -> list[str]:

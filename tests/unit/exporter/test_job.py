@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import os
 import subprocess
@@ -14,9 +15,9 @@ import pytest
 import yaml
 
 from clio_client.config.errors import ConfigError
-from clio_exporter.job import lifecycle, marks, processes, state
+from clio_exporter.job import command, lifecycle, marks, processes, state
 from clio_exporter.job.marks import Mark
-from clio_exporter.job.nodes import MAX_NODES, expand, find_nodes
+from clio_exporter.job.nodes import MAX_NODES, expand, find_job, find_nodes
 from clio_exporter.job.state import Job, ProcessRecord
 
 JOB = Job(host="here", labels={"job_id": "17", "job_name": "b"}, nodes=2, interval=1.0, began=1000.0)
@@ -54,15 +55,53 @@ def test_the_schedulers_own_word_comes_first() -> None:
         return "z2\nz1\n"
 
     assert find_nodes({"SLURM_JOB_NODELIST": "z[2,1]"}, run) == ["z2", "z1"]
-    assert find_nodes({"FLUX_JOB_ID": "f1"}, run) == ["z2", "z1"]
-    assert asked == [
-        ["scontrol", "show", "hostnames", "z[2,1]"],
-        ["flux", "hostlist", "--expand", "local"],
-    ]
+    assert asked == [["scontrol", "show", "hostnames", "z[2,1]"]]
     assert find_nodes({"SLURM_JOB_NODELIST": "z[2,1]"}, lambda _: None) == ["z2", "z1"]
     for env in ({}, {"FLUX_URI": "local"}):
         with pytest.raises(ConfigError, match="--hostfile"):
             find_nodes(env, lambda _: None)
+
+
+# What flux-environment(7) says is set, and the source of hosts that is the job's: in a job that has no instance
+# of its own (`flux run`), in the script of `flux batch`, in a step of that, below another scheduler's `flux start`.
+FLUX = {
+    "step": ({"FLUX_URI": "local:///run/flux/local", "FLUX_JOB_ID": "ƒ2Qz"}, "ƒ2Qz", "local"),
+    "batch": ({"FLUX_URI": "local:///tmp/flux-x/local-0", "FLUX_ENCLOSING_ID": "ƒ2mo"}, "ƒ2mo", "instance"),
+    "step of batch": (
+        {"FLUX_URI": "local:///tmp/flux-x/local-0", "FLUX_JOB_ID": "ƒ9X", "FLUX_ENCLOSING_ID": "ƒ2mo"},
+        "ƒ2mo",
+        "instance",
+    ),
+    "instance": ({"FLUX_URI": "local:///tmp/flux-x/local-0"}, None, "local"),
+}
+
+
+@pytest.mark.parametrize(("env", "job_id", "source"), FLUX.values(), ids=FLUX)
+@pytest.mark.parametrize(
+    ("printed", "names"),
+    [("z2 z1 z10\n", ["z2", "z1", "z10"]), ("one one one\n", ["one"]), ("b a b a\n", ["b", "a"])],
+    ids=["a broker on each host", "three brokers on one host", "two on each"],
+)
+def test_flux_tells_the_hosts_of_the_allocation(
+    env: dict[str, str], job_id: str | None, source: str, printed: str, names: list[str]
+) -> None:
+    asked: list[Sequence[str]] = []
+
+    def run(command: Sequence[str]) -> str | None:
+        asked.append(command)
+        return printed
+
+    assert find_nodes(env, run) == names
+    assert asked == [["flux", "hostlist", "--expand", source]]
+    assert find_job(env) == job_id
+    expected = {"user": "me"} if job_id is None else {"job_id": job_id, "user": "me"}
+    assert lifecycle.identity(env, "me", None, None) == expected
+
+
+def test_a_step_of_flux_finds_the_directory_of_its_allocation() -> None:
+    asked = argparse.Namespace(directory=None)
+    for name in ("batch", "step of batch"):
+        assert command._chosen(asked, FLUX[name][0]) == Path("clio-job-f2mo")
 
 
 def test_who_the_job_is() -> None:
