@@ -62,8 +62,9 @@ def test_the_schedulers_own_word_comes_first() -> None:
             find_nodes(env, lambda _: None)
 
 
-# What flux-environment(7) says is set, and the source of hosts that is the job's: in a job that has no instance
-# of its own (`flux run`), in the script of `flux batch`, in a step of that, below another scheduler's `flux start`.
+# What flux-environment(7) says is set, and the source of hosts that is the job's: in a job without an
+# instance of its own (`flux run`), in the script of `flux batch`, in a step of that, and below the
+# `flux start` of another scheduler.
 FLUX = {
     "step": ({"FLUX_URI": "local:///run/flux/local", "FLUX_JOB_ID": "ƒ2Qz"}, "ƒ2Qz", "local"),
     "batch": ({"FLUX_URI": "local:///tmp/flux-x/local-0", "FLUX_ENCLOSING_ID": "ƒ2mo"}, "ƒ2mo", "instance"),
