@@ -97,22 +97,45 @@ def exit_status(nodes: Sequence[NodeSnapshot]) -> int:
     return EXIT_OK if up == len(nodes) else EXIT_SOME_DOWN
 
 
-def write_atomically(path: Path, text: str | Iterable[str]) -> None:
+def write_atomically(path: Path, text: str | Iterable[str], *, new: bool = False, sync: bool = False) -> None:
     """Replace ``path`` by a file with this text, or these pieces; a reader sees the old or the new one.
 
+    Args:
+        new: there may be no old one.
+        sync: what was written outlives a crash of the host.
+
     Raises:
-        OSError: the directory or the file cannot be written.
+        OSError: the directory or the file cannot be written; FileExistsError where it has to be new.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.writelines([text] if isinstance(text, str) else text)
+            if sync:
+                stream.flush()
+                os.fsync(handle)
         # mkstemp makes the file private; node_exporter runs as somebody else.
         Path(name).chmod(0o644)
-        Path(name).replace(path)
+        if new:
+            os.link(name, path)  # which fails where there is one, unlike a rename
+            Path(name).unlink()
+        else:
+            Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    if sync:
+        _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    """Have the names in a directory outlive a crash, where its file system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def as_text(result: Result) -> str:

@@ -147,6 +147,27 @@ class TargetFile:
                 self.path.unlink()
         self._unlock()
 
+    def remove_left(self, host: str, pid: int | None) -> bool:
+        """Remove what an exporter of this host left when it was killed: the file, and the lock.
+
+        Where there are no locks, `pid` tells whose the file is. Returns whether there was any.
+        """
+        try:
+            left = self._lock_path.exists()
+            if not self.path.parent.is_dir() or not self._locked():
+                return False
+            try:
+                owner, _ = self._found()
+                whose = f"{host}:" if self._lock is not None else f"{host}:{pid}:"
+                if owner is not None and owner.startswith(whose):
+                    self.path.unlink(missing_ok=True)
+                    left = True
+            finally:
+                self._unlock()
+        except (OSError, ValueError, ConfigError):
+            return False
+        return left
+
     def _renew(self) -> None:
         problem = ""
         while not self._end.wait(self._lease / RENEWALS):

@@ -6,10 +6,12 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,13 @@ import psutil
 import pytest
 
 from clio_exporter.job import state
+from clio_exporter.job.processes import MARK
 from clio_exporter.job.reporting import of_prometheus
 from clio_exporter.report.questions import Range
 from clio_lab.child import ChildProcess
 from clio_lab.demo.cluster import LocalCluster
 from clio_lab.simulator.process import SimulatorProcess
+from clio_web.processes import is_alive, kill, with_environment
 from tests import grafana_stand_in
 from tests.exporter_process import COMMAND, ExporterProcess, clean_environment, eventually, run_exporter
 from tests.ports import free_port
@@ -50,7 +54,7 @@ def run(tmp_path: Path) -> Iterator[Any]:
 
     yield job
     for path in tmp_path.glob(f"*/{state.STATE}"):
-        for record in json.loads(path.read_text() or "{}").get("processes", {}).values():
+        for record in json.loads(path.read_text())["processes"].values():
             for process in own(record):
                 process.kill()
 
@@ -66,7 +70,9 @@ def own(record: dict[str, Any]) -> list[psutil.Process]:
 
 
 def recorded(directory: Path) -> dict[str, Any]:
+    """What `job start` has written down when all serves; AssertionError before."""
     document: dict[str, Any] = json.loads((directory / state.STATE).read_text())
+    assert not document["starting"]
     return document
 
 
@@ -267,3 +273,126 @@ def test_a_start_that_fails_leaves_nothing(run: Any, tmp_path: Path) -> None:
     without = run("start", "--id", "1", "--hostfile", str(hosts), PATH="/nowhere")
     assert "prometheus: is not on PATH" in without.stderr
     assert set(tmp_path.iterdir()) == before
+
+
+# `job start` that is killed as it writes its state down, before or after the n-th time.
+KILLED = """
+import os, signal, sys
+from clio_exporter import cli
+from clio_exporter.job import state
+left, after = int(sys.argv[1]), sys.argv[2] == "after"
+write = state.write_atomically
+def killed(*arguments, **options):
+    global left
+    left -= 1
+    if left == 0 and not after:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(*arguments, **options)
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+state.write_atomically = killed
+sys.exit(cli.main(sys.argv[3:]))
+"""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A start in a directory of a test, and how it is asked for."""
+
+    directory: Path
+    arguments: tuple[str, ...]
+    targets: Path
+
+    def processes(self) -> list[psutil.Process]:
+        """What it has started and still runs."""
+        started = json.loads((self.directory / state.STATE).read_text())["start"]
+        return with_environment(MARK, started["mark"])
+
+
+@pytest.fixture
+def begun(tmp_path: Path, hostfile: Path) -> Begun:
+    targets = tmp_path / "targets"
+    targets.mkdir()
+    arguments = (
+        "job", "start", "--directory", str(tmp_path / "job"), "--hostfile", str(hostfile), "--id", "k",
+        *exporter_arguments(), "--sd.file", str(targets / "k.json"),
+    )  # fmt: skip
+    return Begun(tmp_path / "job", arguments, targets)
+
+
+def child(tmp_path: Path, *command: str) -> ChildProcess:
+    environment = clean_environment(tmp_path / "home")
+    return ChildProcess(
+        "start", [sys.executable, *command],
+        log_path=tmp_path / "start.log", environment=environment, directory=tmp_path,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("moment", "running", "all_killed"),
+    [
+        ("1 after", 0, False),  # the directory is claimed
+        ("2 before", 1, False),  # the exporter is started
+        ("2 before", 1, True),
+        ("2 after", 1, True),  # and written down
+        ("3 before", 2, False),  # Prometheus is started
+        ("4 before", 2, True),  # all serves
+    ],
+)
+def test_stop_clears_what_a_start_that_was_killed_has_left(
+    run: Any, begun: Begun, tmp_path: Path, moment: str, running: int, all_killed: bool
+) -> None:
+    with child(tmp_path, "-c", KILLED, *moment.split(), *begun.arguments) as start:
+        assert start.wait(60) == -signal.SIGKILL, (tmp_path / "start.log").read_text()
+    left = begun.processes()
+    assert len(left) == running
+    if running:
+        eventually("the exporter serves", lambda: [p for p in begun.targets.iterdir() if p.suffix == ".json"])
+    if all_killed:
+        for process in left:
+            kill(process)
+
+    where = ("--directory", str(begun.directory))
+    assert "start has not come to its end" in run("annotate", *where, "x").stderr
+    again = run(*begun.arguments[1:])
+    assert (again.returncode, "interrupted" in again.stderr) == (1, True), again.stderr
+    cleared = run("stop", *where)
+    assert cleared.returncode == 0, cleared.stderr
+    assert "its start was interrupted; cleared" in cleared.stdout
+    assert cleared.stdout.count("ended ") == (0 if all_killed else running)
+    assert [process for process in left if is_alive(process)] == []
+    assert not begun.directory.exists()
+    assert list(begun.targets.iterdir()) == []
+
+
+def test_beside_a_start_there_is_no_other_and_no_stop(run: Any, begun: Begun, tmp_path: Path) -> None:
+    where = ("--directory", str(begun.directory))
+    with child(tmp_path, "-m", "clio_exporter", *begun.arguments) as start:
+        eventually("it is claimed", (begun.directory / state.STATE).exists, 60)
+        start.send_signal(signal.SIGSTOP)
+        written = json.loads((begun.directory / state.STATE).read_text())
+        assert (written["starting"], written["start"]["pid"]) == (True, start.pid)
+        other = run(*begun.arguments[1:])
+        assert (other.returncode, f"process {start.pid} is starting" in other.stderr) == (1, True)
+        early = run("stop", *where)
+        assert (early.returncode, f"being started by process {start.pid}" in early.stderr) == (1, True)
+        start.send_signal(signal.SIGCONT)
+        assert start.wait(60) == 0, (tmp_path / "start.log").read_text()
+    assert list(recorded(begun.directory)["processes"]) == ["exporter", "prometheus"]
+    stopped = run("stop", "--no-report", *where)
+    assert stopped.returncode == 0, stopped.stderr
+    assert "stopped, data in" in stopped.stdout
+    assert list(begun.targets.iterdir()) == []
+
+
+def test_stop_removes_the_target_of_an_exporter_that_was_killed(
+    run: Any, begun: Begun, tmp_path: Path
+) -> None:
+    assert run(*begun.arguments[1:]).returncode == 0
+    for process in begun.processes():
+        kill(process)
+    assert [path.name for path in begun.targets.iterdir() if path.suffix == ".json"] == ["k.json"]
+    stopped = run("stop", "--no-report", "--directory", str(begun.directory))
+    assert stopped.returncode == 0, stopped.stderr
+    assert list(begun.targets.iterdir()) == []
+    assert (begun.directory / state.DATA).is_dir()

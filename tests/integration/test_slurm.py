@@ -124,8 +124,12 @@ def targets(central: Prometheus) -> list[Any]:
 def recorded(slurm: Slurm, job_id: str) -> dict[str, Any]:
     """What `job start` has written down, which it does when all serve: after the exporter is found."""
     path = slurm.directory / f"clio-job-{job_id}" / state.STATE
-    written: dict[str, Any] = json.loads(eventually("the job has started", path.read_text, 180, pause=0.2))
-    return written
+
+    def written() -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(path.read_text())
+        return {} if document["starting"] else document
+
+    return eventually("the job has started", written, 180, pause=0.2)
 
 
 def wait_for_samples(port: int, runtimes: int, number: int) -> None:

@@ -176,6 +176,11 @@ def _start(args: argparse.Namespace) -> int:
 
 def _stop(args: argparse.Namespace) -> int:
     directory = _chosen(args)
+    if (done := lifecycle.clear(directory)) is not None:
+        print(f"{directory}: its start was interrupted; cleared what it left")
+        for each in done:
+            print(f"  {each}")
+        return 0
     job, well = lifecycle.stop(directory)
     if not well:
         sys.stderr.write("clio-exporter job: it had to be killed; the last seconds may be missing\n")

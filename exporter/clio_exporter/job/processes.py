@@ -50,6 +50,7 @@ class Detached:
         log: where its output goes, added at the end.
         port: on which it is to listen on loopback.
         ready: path that answers when it serves.
+        mark: value of `MARK` in its environment (default: `name`).
         env: its environment, without the mark (default: ours).
         alone: only one program at a time may have this log.
 
@@ -65,6 +66,7 @@ class Detached:
         port: int,
         *,
         ready: str = "/-/ready",
+        mark: str | None = None,
         env: Mapping[str, str] | None = None,
         alone: bool = False,
     ) -> None:
@@ -77,7 +79,7 @@ class Detached:
                 _hold(output.fileno())
             self._popen = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True, env={**(os.environ if env is None else env), MARK: name},
+                start_new_session=True, env={**(os.environ if env is None else env), MARK: mark or name},
             )  # fmt: skip
         self.record = ProcessRecord(self._popen.pid, psutil.Process(self._popen.pid).create_time(), port)
 

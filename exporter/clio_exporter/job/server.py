@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import yaml
 
@@ -53,10 +53,23 @@ def write_configuration(directory: Path, exporter: str, interval: float) -> Path
     return path
 
 
-def start(program: str, directory: Path, configuration: Path, deadline: float) -> Detached:
-    """Prometheus on the data of a directory, ready; it goes on when we end.
+class Run(Protocol):
+    """How a program is started."""
+
+    def __call__(
+        self, name: str, command: Sequence[str], log: Path, port: int, *, alone: bool = False
+    ) -> Detached:
+        """Start it as `Detached` does."""
+        ...
+
+
+def start(
+    program: str, directory: Path, configuration: Path, deadline: float, run: Run = Detached
+) -> Detached:
+    """Prometheus on the data of a directory, started by `run`, ready; it goes on when we end.
 
     Raises:
+        OSError: of `run`.
         ConfigError: it does not serve in time, or cannot.
     """
     log = directory / "prometheus.log"
@@ -77,7 +90,7 @@ def start(program: str, directory: Path, configuration: Path, deadline: float) -
         ]
         try:
             # Its own lock is off in Debian's build; two would spoil the data.
-            server = Detached("prometheus", command, log, port, alone=True)
+            server = run("prometheus", command, log, port, alone=True)
         except HeldError:
             raise held from None
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ DATA: Final = "prometheus"
 MARKS: Final = "annotations.jsonl"
 MARK_RULES: Final = "rules/annotations.yml"
 
+_NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessRecord:
@@ -31,6 +34,15 @@ class ProcessRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class StartRecord:
+    """The command that starts a job: its id, when it began (Unix time), the mark of what it starts."""
+
+    pid: int
+    started: float
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A job that is or was monitored.
 
@@ -38,9 +50,13 @@ class Job:
         host: on which its exporter and Prometheus run.
         labels: what every series carries: `job_id`, `user`, `job_name`.
         interval: seconds between two scrapes.
-        began: Unix time from which on all served.
+        began: Unix time from which on all served; until then, of the start's beginning.
         ended: Unix time of the stop; None while it runs, and for ever where it was killed.
         processes: by name (`exporter`, `prometheus`), while they are to run.
+        starting: true until all serve; it stays true where the start was killed.
+        start: who started it.
+        made: whether the start made the directory.
+        target: path of the exporter's target file (`--sd.file`).
     """
 
     host: str
@@ -50,6 +66,10 @@ class Job:
     began: float
     ended: float | None = None
     processes: Mapping[str, ProcessRecord] = field(default_factory=dict)
+    starting: bool = False
+    start: StartRecord | None = None
+    made: bool = False
+    target: str | None = None
 
     @property
     def title(self) -> str:
@@ -58,46 +78,60 @@ class Job:
         return f"job {self.labels.get('job_id', '?')}{named}"
 
 
-def claim(directory: Path) -> bool:
-    """Make the directory a job's; returns whether it was made too.
+def claim(directory: Path, job: Job) -> Job:
+    """Make the directory a job's, which is starting; the job as it was written down.
 
     Raises:
-        ConfigError: it is a job's already, or cannot be written.
+        FileExistsError: it is a job's already.
+        ConfigError: it cannot be written.
     """
-    made = not directory.exists()
+    job = dataclasses.replace(job, starting=True, made=not directory.exists())
+    path = directory / STATE
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with (directory / STATE).open("x", encoding="utf-8"):
-            pass
-    except FileExistsError:
-        raise ConfigError(
-            str(directory),
-            "has the data of a job already, which may be running",
-            "Give another --directory, or end that job with `clio-exporter job stop` and move its data away",
-        ) from None
+        try:
+            write_atomically(path, _document(job), new=True, sync=True)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # Where there are no hard links, a reader may see an empty file for a moment.
+            with path.open("x", encoding="utf-8"):
+                pass
+            save(directory, job)
     except OSError as error:
+        if isinstance(error, FileExistsError) and path.exists():
+            raise
         raise ConfigError(
             str(directory), f"cannot be written: {error.strerror}", "Give another --directory"
         ) from error
-    return made
+    return job
 
 
 def save(directory: Path, job: Job) -> None:
     """Write the job down. Raises OSError."""
-    document = {"version": VERSION, **dataclasses.asdict(job)}
-    write_atomically(directory / STATE, json.dumps(document, indent=1) + "\n")
+    write_atomically(directory / STATE, _document(job), sync=True)
+
+
+def _document(job: Job) -> str:
+    return json.dumps({"version": VERSION, **dataclasses.asdict(job)}, indent=1) + "\n"
 
 
 def _checked(job: Job) -> Job:
     """The job, if all in it is of its type; raises `ValueError`."""
-    texts = [job.host, *job.labels, *job.labels.values()]
+    texts: list[object] = [job.host, *job.labels, *job.labels.values(), job.target or ""]
+    flags: list[object] = [job.starting, job.made]
     numbers: list[object] = [job.nodes, job.interval, job.began, 0 if job.ended is None else job.ended]
     for process in job.processes.values():
         numbers += (process.pid, process.started, process.port)
+    if job.start is not None:
+        numbers += (job.start.pid, job.start.started)
+        texts.append(job.start.mark)
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("a name is no text")
     if not all(_is_number(number) for number in numbers):
         raise ValueError("a number is none")
+    if not all(isinstance(flag, bool) for flag in flags):
+        raise ValueError("neither true nor false")
     return job
 
 
@@ -106,8 +140,8 @@ def _is_number(found: object) -> bool:
     return isinstance(found, (int, float)) and not isinstance(found, bool) and abs(found) < _MOST
 
 
-def load(directory: Path) -> Job:
-    """The job of a directory.
+def load(directory: Path, *, starting: bool = False) -> Job:
+    """The job of a directory; with `starting`, also one of which not all serves yet.
 
     Raises:
         ConfigError: it is no job's directory, or one that this version cannot read.
@@ -119,8 +153,16 @@ def load(directory: Path) -> Job:
         if document.pop("version") != VERSION:
             raise ConfigError(str(path), "is of another version", "Use the clio-exporter that wrote it")
         document["processes"] = {n: ProcessRecord(**p) for n, p in document["processes"].items()}
-        return _checked(Job(**document))
+        if document.get("start") is not None:
+            document["start"] = StartRecord(**document["start"])
+        job = _checked(Job(**document))
     except OSError as error:
         raise ConfigError(str(path), f"cannot be read: {error.strerror}", remedy) from error
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        raise ConfigError(str(path), "is not what a job leaves, or its start is under way", remedy) from None
+        raise ConfigError(str(path), "is not what a job leaves", remedy) from None
+    if job.starting and not starting:
+        raise ConfigError(
+            str(directory), "is of a job whose start has not come to its end",
+            f"Wait for it; if it was killed, clear it: clio-exporter job stop --directory {directory}",
+        )  # fmt: skip
+    return job

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from clio_client.config.errors import ConfigError
 from clio_exporter.job import command, lifecycle, marks, processes, state
 from clio_exporter.job.marks import Mark
 from clio_exporter.job.nodes import MAX_NODES, expand, find_job, find_nodes
-from clio_exporter.job.state import Job, ProcessRecord
+from clio_exporter.job.state import Job, ProcessRecord, StartRecord
 
 JOB = Job(host="here", labels={"job_id": "17", "job_name": "b"}, nodes=2, interval=1.0, began=1000.0)
 
@@ -117,12 +118,60 @@ def test_who_the_job_is() -> None:
 
 
 def test_the_state_is_read_as_it_was_written(tmp_path: Path) -> None:
-    assert state.claim(tmp_path / "a" / "b")
+    directory = tmp_path / "a" / "b"
+    claimed = state.claim(directory, dataclasses.replace(JOB, start=StartRecord(1, 2.5, "m")))
+    assert (claimed.made, claimed.starting) == (True, True)
+    assert state.load(directory, starting=True) == claimed
+    with pytest.raises(ConfigError, match="start has not come to its end"):
+        state.load(directory)
+    with pytest.raises(FileExistsError):
+        state.claim(directory, JOB)
     job = dataclasses.replace(JOB, processes={"exporter": ProcessRecord(1, 2.5, 3)}, ended=1010.0)
-    state.save(tmp_path / "a" / "b", job)
-    assert state.load(tmp_path / "a" / "b") == job
-    with pytest.raises(ConfigError, match="has the data of a job"):
-        state.claim(tmp_path / "a" / "b")
+    state.save(directory, job)
+    assert state.load(directory) == job
+    assert [path.name for path in directory.iterdir()] == [state.STATE]
+
+
+def test_a_directory_is_claimed_also_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    claimed = state.claim(tmp_path, JOB)
+    assert state.load(tmp_path, starting=True) == claimed
+    with pytest.raises(FileExistsError):
+        state.claim(tmp_path, JOB)
+    assert [path.name for path in tmp_path.iterdir()] == [state.STATE]
+
+
+def test_what_is_no_directory_cannot_be_claimed(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be written"):
+        state.claim(tmp_path / "file", JOB)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [
+        ([], None),
+        (["--port", "1", "--sd.file", "a.json"], "a.json"),
+        (["--sd.file=/b/c.json", "--sd.lease", "20"], "/b/c.json"),
+        (["--sd.file"], None),
+        (["--sd.lease", "never", "--sd.file", "a.json"], None),
+    ],
+)
+def test_the_target_file_is_known_from_the_exporters_arguments(
+    arguments: list[str], path: str | None
+) -> None:
+    assert lifecycle._target(arguments) == (None if path is None else str(Path(path).absolute()))
+
+
+def test_a_start_is_cleared_on_its_host_alone(tmp_path: Path) -> None:
+    state.claim(tmp_path, JOB)
+    with pytest.raises(ConfigError, match="started on here"):
+        lifecycle.clear(tmp_path)
 
 
 def job_json(**changes: str) -> str:
@@ -151,8 +200,10 @@ def test_a_state_is_what_its_form_says(tmp_path: Path) -> None:
         job_json(labels="1"), job_json(labels='{"job_id": 1}'), job_json(interval="1" + "0" * 400),
         job_json(began="NaN"), job_json(nodes="true"), job_json(ended='"x"'), job_json(more="1"),
         job_json(processes='{"exporter": {"pid": "1", "started": 1, "port": 1}}'),
+        job_json(starting="1"), job_json(start='{"pid": 1}'), job_json(target="7"),
+        job_json(start='{"pid": 1, "started": 1, "mark": 1}'),
     ],
-    ids=range(15),
+    ids=range(19),
 )  # fmt: skip
 def test_a_state_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):

@@ -105,12 +105,35 @@ def test_without_locks_only_the_lease_counts(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(sd_file.fcntl, "flock", no_locks)
     path = tmp_path / "clio.json"
+    write(path, "here:7:a", age=10)
+    assert not TargetFile(path, 0).remove_left("here", 70)
+    assert path.exists()
+    assert TargetFile(path, 0).remove_left("here", 7)
+    assert not path.exists()
     write(path, TargetFile(path, 60).owner, age=10)
     with pytest.raises(ConfigError, match="renewed it"):
         TargetFile(path, 60).take()
     with TargetFile(path, 5) as file:
         file.publish("h:1", dict)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_one_has_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "clio.json"
+    assert not TargetFile(path, 0).remove_left("here", None)
+    with TargetFile(path, LEASE) as file:
+        file.publish("h:1", dict)
+        assert not TargetFile(path, 0).remove_left(file.owner.partition(":")[0], os.getpid())
+        assert targets(path) == ["h:1"]
+    write(path, "elsewhere:7:a", age=100)
+    assert not TargetFile(path, 0).remove_left("here", 7)
+    path.write_text("[]")
+    assert not TargetFile(path, 0).remove_left("here", 7)
+    write(path, "here:7:a", age=0)
+    (tmp_path / ".clio.json.lock").touch()
+    assert TargetFile(path, 0).remove_left("here", None)
+    assert list(tmp_path.iterdir()) == []
+    assert not TargetFile(tmp_path / "none" / "x.json", 0).remove_left("here", 7)
 
 
 def test_one_that_was_taken_over_is_not_removed(tmp_path: Path) -> None:
