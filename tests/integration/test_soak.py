@@ -131,8 +131,9 @@ class Soak:
         finally:
             self._over.set()
             for thread in self._threads:
-                thread.join(120)
+                thread.join(SHELL_S + 20)
         assert self.failures == []
+        assert [thread.name for thread in self._threads if thread.is_alive()] == []
         self._watch(FATAL_S)
 
     def restart(self, node: LocalNode, *, kill: bool) -> None:

@@ -6,6 +6,8 @@ sum, which has a dozen, counts as much as a comparison. All of it happens in a c
 
 A mutant is killed when a test fails or does not end. What changes nothing that anybody could notice is
 listed, with the reason, in `equivalents.yml`, and does not count.
+
+SIGTERM and SIGINT end it at once; it leaves neither processes nor its copy.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import ctypes
 import importlib
 import os
 import random
@@ -26,8 +29,10 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
+import psutil
 import yaml
 
 from tests.mutants.modules import MODULES
@@ -50,6 +55,7 @@ PRELOADED: Final = (
 LEFT_OUT: Final = ("NoOp", "_Is", "_IsNot")
 """Identity for equality: whether that shows depends on what the interpreter keeps, not on the test."""
 
+_SUBREAPER: Final = 36
 _COPY: Final = "CLIO_MUTANTS_COPY_OF"
 
 
@@ -159,6 +165,47 @@ def is_equivalent(module: str, mutant: Mutant, path: Path = EQUIVALENTS) -> bool
     return False
 
 
+# --- ending -----------------------------------------------------------------------------------------------
+
+
+class Ended(SystemExit):
+    """A signal ends the run; what is open is closed on the way."""
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[None]:
+    """SIGTERM and SIGINT end the block, and no process that it began outlives it.
+
+    Processes whose parents have ended become ours (PR_SET_CHILD_SUBREAPER), so that all can be found.
+    """
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # once is enough
+        raise Ended(128 + number)
+
+    if ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        end_descendants()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_descendants() -> None:
+    """Kill what this process has begun, with all that those have."""
+    while found := psutil.Process().children(recursive=True):
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(found, 5)
+
+
 # --- running them -----------------------------------------------------------------------------------------
 
 
@@ -186,11 +233,10 @@ def run_tests(paths: Iterable[str], seconds: float) -> int | None:
     while time.monotonic() < end:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
+            end_descendants()  # what a broken line has left
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.02)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    end_descendants()
     return None
 
 
@@ -273,17 +319,25 @@ def main() -> int:
             environment = {**os.environ, _COPY: str(ROOT), "PYTHONPATH": os.pathsep.join(paths)}
             environment["PYTHONDONTWRITEBYTECODE"] = "1"  # for files of one second
             again = [sys.executable, "-m", "tests.mutants", *sys.argv[1:]]
-            return subprocess.run(again, cwd=copy, env=environment, check=False).returncode
+            # In a session of its own: of Ctrl-C, which all in the terminal's group get, it hears from here.
+            with ending():
+                return subprocess.Popen(again, cwd=copy, env=environment, start_new_session=True).wait()
+    with ending():
+        return measured(chosen, Path(original))
+
+
+def measured(chosen: argparse.Namespace, original: Path) -> int:
+    """Run the samples of the chosen modules, in the copy."""
     for name in PRELOADED:
         importlib.import_module(name)
-    scores = {}
+    scores: dict[str, Score] = {}
     for module, tests in MODULES.items():
         if not chosen.modules or any(part in module for part in chosen.modules):
             print(f"{module} ...", flush=True)
             score = scores[module] = try_module(module, tests, chosen.places, chosen.seed)
             print(f"  {score.killed} of {score.counted} killed, {score.equivalent} equivalent", flush=True)
             if chosen.write:
-                write(table(scores, chosen.places, chosen.seed), Path(original) / DOCUMENT)
+                write(table(scores, chosen.places, chosen.seed), original / DOCUMENT)
     print("\n".join(table(scores, chosen.places, chosen.seed)))
     return int(any(score.survived for score in scores.values()))
 
