@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -77,10 +78,20 @@ def _remove(record: Path, basetemp: Path) -> list[str]:
             if process.pid != os.getpid() and _belongs(process, record, basetemp):
                 done.append(f"ended {process.name()} (pid {process.pid}) of a killed test run")
                 processes.kill(process)
+    for mounted in _mounted_below(basetemp):
+        subprocess.run(["umount", "-l", mounted], timeout=30, check=False)
+        done.append(f"unmounted {mounted} of a killed test run")
     for state in basetemp.rglob("state.json"):
         done += State.load(state).clean()
     record.unlink(missing_ok=True)
     return done
+
+
+def _mounted_below(directory: Path) -> list[str]:
+    """Where there are file systems below it; a blank in the path is written as \\040."""
+    lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+    places = [line.split()[1].replace("\\040", " ") for line in lines]
+    return [place for place in places if directory in Path(place).parents]
 
 
 def _belongs(process: psutil.Process, record: Path, basetemp: Path) -> bool:

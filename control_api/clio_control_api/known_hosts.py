@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any, Final
 import paramiko
 
 from clio_control_api.ssh_errors import HostKeyError
+from clio_web.appending import append_line
 from clio_web.logs import get_logger
 
 _MAX_BYTES: Final = 16 * 1024 * 1024
@@ -234,19 +234,9 @@ def _matches(pattern: str, text: str) -> bool:
 
 
 def _append(path: Path, name: HostName, key: Any) -> None:
-    line = f"{name.known_as} {key.get_name()} {key.get_base64()}\n".encode()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            size = os.fstat(descriptor).st_size
-            # What somebody left without an end of line must not swallow ours.
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                line = b"\n" + line
-            if os.write(descriptor, line) != len(line):
-                raise OSError(0, "there is no space left")
-        finally:
-            os.close(descriptor)
+        append_line(path, f"{name.known_as} {key.get_name()} {key.get_base64()}")
     except OSError as error:
         raise HostKeyError(
             f"the key of {name.known_as} cannot be remembered in {path}: {error.strerror}; "

@@ -18,6 +18,7 @@ from clio_client.config.errors import ConfigError
 from clio_client.config.files import exists
 from clio_control_api.principals import Role
 from clio_control_api.tokens import line_of, new_token
+from clio_web.appending import append_line
 
 CLEAR: Final = "token"
 HASHES: Final = "tokens"
@@ -59,11 +60,7 @@ def add_line(path: Path, line: str) -> None:
             if not exists(path):
                 _write(path, _HEAD + line + "\n")
                 return
-            with path.open("rb+") as stream:
-                size = stream.seek(0, os.SEEK_END)
-                stream.seek(max(0, size - 1))
-                gap = b"" if stream.read(1) in (b"", b"\n") else b"\n"
-                stream.write(gap + line.encode() + b"\n")
+            append_line(path, line)
     except OSError as error:
         raise ConfigError(path, f"cannot be written: {error.strerror}", "Name a file you may write") from None
 

@@ -31,6 +31,7 @@ class Fault:
 _NODES: Final = "faults/test_nodes.py::test_what_is_exported"
 _CHANGES: Final = "faults/test_changes.py::test_"
 _HOST: Final = "faults/test_host.py::test_"
+_DISK: Final = "faults/test_full_disk.py::test_"
 
 DOWN: Final = "`clio_node_up` 0 and who it is, nothing else of the node"
 WHOLE: Final = "everything"
@@ -69,7 +70,21 @@ FAULTS: Final = (
           f"{_HOST}file_descriptors_used_up"),
     Fault("disk full under the log", WHOLE, f"{_HOST}a_full_disk_under_the_log"),
     Fault("disk full under the audit log", "nothing is done that cannot be written down: 503",
-          "unit/control_api/test_audit.py::test_a_full_disk_is_a_failure"),
+          f"{_DISK}nothing_is_done_while_the_audit_log_cannot_be_written"),
+    Fault("disk full under operations", "none begins, none is shown that is not written down: 503",
+          f"{_DISK}an_operation_that_cannot_be_written_down_does_not_begin"),
+    Fault("disk full in mid-operation", "no further node is begun; it has failed, interrupted after a start",
+          f"{_DISK}an_operation_under_way_begins_no_further_node"),
+    Fault("disk full at the first start", "it ends with the reason; no token, and no part of one, is left",
+          f"{_DISK}no_token_is_made_where_there_is_no_room"),
+    Fault("disk full under tokens", "the new line is refused, the old ones hold",
+          f"{_DISK}a_token_is_added_whole_or_not_at_all"),
+    Fault("disk full under `known_hosts`", "the new host is refused, known ones are reached",
+          f"{_DISK}a_host_key_is_remembered_whole_or_not_at_all"),
+    Fault("disk full under a job's marks", "the new one is an error, the others are kept",
+          f"{_DISK}a_mark_that_is_not_kept_is_an_error"),
+    Fault("disk full under `scrape --output`", "the old file",
+          f"{_DISK}a_file_that_is_replaced_stays_the_old_one"),
     Fault("a tenth of 1,000 nodes hung", "everything of the other nine tenths",
           "integration/test_scale.py::test_a_tenth_hung_costs_the_rest_nothing"),
 )  # fmt: skip

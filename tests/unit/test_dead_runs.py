@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -113,3 +114,24 @@ def test_a_record_cut_short_is_removed(tmp_path: Path) -> None:
     (tmp_path / "1.json").write_text('{"pid": 1,')
     remove_dead(tmp_path)
     assert list(tmp_path.glob("*.json")) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
+def test_what_a_killed_run_has_mounted_is_unmounted(tmp_path: Path) -> None:
+    runs, base = tmp_path / "runs", tmp_path / "base dir"
+    inner, other = base / "disk", tmp_path / "disk"
+    for path in (runs, inner, other):
+        path.mkdir(parents=True)
+    (runs / "1.json").write_text(json.dumps({"pid": os.getpid(), "created": 1.0, "basetemp": str(base)}))
+    made = []
+    try:
+        for path in (inner, other):
+            command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(path)]
+            if subprocess.run(command, timeout=30, capture_output=True, check=False).returncode != 0:
+                pytest.skip("nothing can be mounted here")
+            made.append(path)
+        assert remove_dead(runs) == [f"unmounted {inner} of a killed test run"]
+        assert [path.is_mount() for path in made] == [False, True]
+    finally:
+        for path in made:
+            subprocess.run(["umount", "-l", str(path)], timeout=30, capture_output=True, check=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from clio_client.config.errors import ConfigError
 from clio_exporter.job.processes import running
 from clio_exporter.job.state import MARK_RULES, MARKS, Job
 from clio_exporter.scrape_command import write_atomically
+from clio_web.appending import append_line
 
 SERIES: Final = "clio_annotation_timestamp_seconds"
 MAX_TEXT: Final = 200
@@ -40,14 +40,9 @@ def add(directory: Path, mark: Mark) -> None:
     if not mark.text.strip() or not mark.text.isprintable() or len(mark.text) > MAX_TEXT:
         raise ConfigError("TEXT", "is empty, too long or not printable", f"Give 1 to {MAX_TEXT} characters")
     path = directory / MARKS
-    line = json.dumps({"time": round(mark.time, 3), "text": mark.text}, ensure_ascii=False) + "\n"
+    line = json.dumps({"time": round(mark.time, 3), "text": mark.text}, ensure_ascii=False)
     try:
-        # One write to a file opened for appending: those of several ranks do not mix.
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            os.write(handle, line.encode())
-        finally:
-            os.close(handle)
+        append_line(path, line, 0o644)
     except OSError as error:
         raise ConfigError(
             str(path), f"cannot be written: {error.strerror}", "Give the job's --directory"
