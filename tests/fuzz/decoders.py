@@ -20,6 +20,7 @@ from clio_client.protocol.codec import Generation
 from clio_client.search import SearchError, parse_search
 from clio_control_api import audit, known_hosts, ssh_config, tokens
 from clio_control_api import settings as control_settings
+from clio_control_api.alertmanager.decide import decide, read_notification
 from clio_control_api.alertmanager.history import History
 from clio_control_api.errors import BadRequest, Unavailable
 from clio_control_api.node_report import read_report
@@ -44,6 +45,7 @@ from clio_web import webconfig
 from clio_web.arrival import missing, missing_hello
 from clio_web.errors import WebConfigError
 from tests.fuzz.http_requests import control_api_requests, exporter_requests, shaped, taken_apart
+from tests.fuzz.mutate import PARTS
 from tests.paths import FIXTURES
 from tests.unit import recorded
 
@@ -239,13 +241,13 @@ def _operation(path: Path) -> None:
 
 def _history(path: Path) -> None:
     history = History(path)
-    history.of(("", 1))
-    history.under_way("")
+    past = history.of(("lab", 3))
+    history.under_way("lab")
+    decide(past, 1, 4, 2000.0, dry_run=False, max_per_hour=1, max_down_percent=25)
 
 
 # --- other services ---------------------------------------------------------------------------------------
 
-_PARTS: Final = b"\n---\n"
 _ASKED: Final = Range(1000.0, 1100.0, 1.0)
 
 
@@ -260,7 +262,7 @@ def _service(use: Callable[[Service], object]) -> Opened:
             return Answer(200, left.pop(0) if len(left) > 1 else left[0])
 
         def decode(data: bytes) -> None:
-            left[:] = data.split(_PARTS)
+            left[:] = data.split(PARTS)
             use(Service("http://127.0.0.1:9090", 1.0))
 
         with mock.patch.object(Service, "_ask", ask):
@@ -294,7 +296,7 @@ def _metrics_text(data: bytes) -> None:
     """Two scrapes, with a line of dashes between them."""
     frame = None
     search = parse_search("1-3")
-    for number, part in enumerate(data.split(_PARTS)):
+    for number, part in enumerate(data.split(PARTS)):
         frame = read_frame(part.decode(errors="replace"), 10.0 + number, frame)
         for sort in ("node", "tasks"):
             view.printed(frame, search, sort, 160)
@@ -320,8 +322,6 @@ def _language(data: bytes) -> None:
 
 
 def _notification(data: bytes) -> None:
-    from clio_control_api.alertmanager.decide import read_notification
-
     with contextlib.suppress(ValueError, RecursionError):  # what is no JSON the reading of bodies refuses
         document = json.loads(data)
         read_notification(document)

@@ -24,6 +24,7 @@ from clio_control_api.tokens import Token, digest_of
 from clio_exporter.http.app import create_app
 from clio_web.options import ServerLimits, WebOptions
 from clio_web.server import _Request
+from tests.fuzz.mutate import PARTS
 from tests.ports import closed_port
 from tests.unit.control_api.support import control_api
 from tests.unit.web.support import Service
@@ -33,7 +34,6 @@ OPERATOR: Final = "clio_" + "o" * 43
 """Tokens that requests of the corpus have."""
 
 _LIMITS: Final = ServerLimits()
-_PARTS: Final = b"\n---\n"
 _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
 
 
@@ -84,7 +84,7 @@ def shaped(data: bytes) -> bytes:
 
     Damage to a whole request ends at its first line, nine times in ten.
     """
-    method, path, query, headers, body = (data.split(_PARTS) + [b""] * 5)[:5]
+    method, path, query, headers, body = (data.split(PARTS) + [b""] * 5)[:5]
     pairs = (pair.partition(b"=") for pair in query.split(b"\n") if pair)
     target = quote(path, safe="/") + "?" + "&".join(f"{quote(n)}={quote(v, safe='')}" for n, _, v in pairs)
     lines = [_CONTROL.sub(b"", line) for line in headers.split(b"\n") if line]
@@ -102,7 +102,7 @@ def taken_apart(request: bytes) -> bytes:
     path, _, query = target.partition(b"?")
     kept = [line for line in headers if not line.startswith(b"Content-Length")]
     values = unquote_to_bytes(query.replace(b"&", b"\n").replace(b"+", b" "))
-    return _PARTS.join((method, unquote_to_bytes(path), values, b"\n".join(kept), body))
+    return PARTS.join((method, unquote_to_bytes(path), values, b"\n".join(kept), body))
 
 
 def _gateway(request: Any) -> Any:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import math
 import random
 import struct
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 MAX_BYTES: Final = 16 * 1024
 """Of an input; that longer ones are refused is what the tests of each limit see to."""
+
+PARTS: Final = b"\n---\n"
+"""Between the parts of an input that has several."""
 
 _NUMBERS: Final = (
     0,
@@ -51,13 +56,52 @@ ODD: Final[tuple[bytes, ...]] = (
 """What decoders trip over, in one format or another."""
 
 
+ODD_VALUES: Final = (
+    None, True, False, 0, 1, -1, 2**31, 2**63, 2**64, 10**400, 0.5, -1e308, math.inf, math.nan, "", "0", "x",
+    "\ud800", "\0", "9" * 5000, [], {}, [[]], {"": None}, [None], ["x", 1], {"x": {"y": []}},
+)  # fmt: skip
+"""What a document has where something else is expected."""
+
+
 def mutated(draw: random.Random, seeds: Sequence[bytes]) -> bytes:
-    """One of the seeds with one to six changes."""
-    data = bytearray(draw.choice(seeds))
+    """One of the seeds with one to six changes; of JSON, one time in two, whole values are changed."""
+    seed = draw.choice(seeds)
+    if draw.randrange(2) and (found := _changed_json(draw, seed)) is not None:
+        return found[:MAX_BYTES]
+    data = bytearray(seed)
     for _ in range(draw.choice((1, 1, 1, 2, 2, 3, 4, 6))):
         _change(draw, data, seeds)
         del data[MAX_BYTES:]
     return bytes(data)
+
+
+def _changed_json(draw: random.Random, seed: bytes) -> bytes | None:
+    """A document, or one of several with a line of dashes in between, with values changed; None: no JSON."""
+    parts = seed.split(PARTS)
+    at = draw.randrange(len(parts))
+    try:
+        document = json.loads(parts[at])
+    except (ValueError, RecursionError):
+        return None
+    for _ in range(draw.choice((1, 1, 1, 2, 3))):
+        document = _changed(draw, document)
+    parts[at] = json.dumps(document).encode()
+    return PARTS.join(parts)
+
+
+def _changed(draw: random.Random, value: Any) -> Any:
+    """The value with one of those in it, or itself, made another, left out or given twice."""
+    if not isinstance(value, (list, dict)) or not value or not draw.randrange(8):
+        return draw.choice(ODD_VALUES)
+    copy = dict(enumerate(value)) if isinstance(value, list) else dict(value)
+    key = draw.choice(list(copy))
+    if not draw.randrange(6):
+        del copy[key]
+    elif not draw.randrange(8):
+        copy[len(copy) if isinstance(value, list) else draw.choice(("", "x", "id"))] = copy[key]
+    else:
+        copy[key] = _changed(draw, copy[key])
+    return list(copy.values()) if isinstance(value, list) else copy
 
 
 def _change(draw: random.Random, data: bytearray, seeds: Sequence[bytes]) -> None:

@@ -13,6 +13,7 @@ from clio_client.config.errors import ConfigError
 from clio_client.config.files import exists, read_text
 from clio_control_api.alertmanager.decide import Past
 from clio_control_api.errors import Unavailable
+from clio_control_api.shapes import checked
 from clio_web.logs import get_logger
 
 Node = tuple[str, int]
@@ -63,7 +64,7 @@ class History:
             try:
                 text = read_text(self._path, "history", _MAX_FILE) if exists(self._path) else "[]"
                 self._nodes = {
-                    (str(cluster), int(number)): tuple(Past(**past) for past in pasts)
+                    (str(cluster), int(number)): tuple(checked(Past(**past)) for past in pasts)
                     for cluster, number, pasts in json.loads(text)
                 }
             except (ConfigError, ValueError, TypeError, OverflowError, RecursionError) as error:

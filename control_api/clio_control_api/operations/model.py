@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, TypeVar
 
+from clio_control_api.shapes import checked
+
 RUNNING: Final = "running"
 PAUSED: Final = "paused"
 ABORTING: Final = "aborting"
@@ -201,7 +203,7 @@ def restored(document: Any) -> Operation:
 
 def _made(kind: type[_R], document: Mapping[str, Any]) -> _R:
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in document.items() if name in names})
+    return checked(kind(**{name: value for name, value in document.items() if name in names}))
 
 
 def _tuples(document: Mapping[str, Any], *names: str) -> dict[str, Any]:

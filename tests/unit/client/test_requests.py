@@ -229,3 +229,16 @@ def test_the_sequence_wraps_within_32_bits() -> None:
     counter = RequestCounter()
     counter._sequence = 0xFFFFFFFE
     assert [counter.next().sequence for _ in range(3)] == [0xFFFFFFFF, 1, 2]
+
+
+@pytest.mark.parametrize("drawn", [0, 1, 2**63 - 1])
+def test_no_request_has_the_number_that_means_none(monkeypatch: pytest.MonkeyPatch, drawn: int) -> None:
+    asked: list[int] = []
+
+    def randbits(bits: int) -> int:
+        asked.append(bits)
+        return drawn
+
+    monkeypatch.setattr("clio_client.transport.requests.secrets.randbits", randbits)
+    assert RequestCounter().next().request_id == drawn + 1
+    assert asked == [63]

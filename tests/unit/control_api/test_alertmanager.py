@@ -185,3 +185,28 @@ def test_a_notification_may_be_larger_than_other_bodies(make: Make) -> None:
     body = b'{"version": "4", "pad": "' + b"x" * (WEBHOOK_BODY + 1) + b'"}'
     answer = api.post("/api/alertmanager", ANNA, data=body, content_type="application/json")
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "past",
+    [
+        '{"at": "x", "run": null, "dry": false}',
+        '{"at": 1, "run": 2, "dry": false}',
+        '{"at": 1}',
+        "1",
+        "Infinity",
+    ],
+)
+def test_a_history_of_another_form_is_not_gone_by(tmp_path: Path, past: str) -> None:
+    path = tmp_path / "alertmanager.json"
+    path.write_text(f'[["lab", 3, [{past}]]]')
+    with pytest.raises(Unavailable, match="cannot be read"):
+        History(path).of(("lab", 3))
+
+
+@pytest.mark.parametrize("number", ["Infinity", "NaN", '"x"', "null", "[]"])
+def test_a_node_of_the_history_has_a_number(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "alertmanager.json"
+    path.write_text(f'[["lab", {number}, []]]')
+    with pytest.raises(Unavailable, match="cannot be read"):
+        History(path).of(("lab", 3))
