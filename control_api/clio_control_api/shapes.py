@@ -18,7 +18,8 @@ def checked(record: _R) -> _R:
     Raises:
         ValueError: one is not; names the field.
     """
-    for name, hint in _hints(type(record)).items():
+    kind: Any = type(record)
+    for name, hint in _hints(kind).items():
         if not fits(getattr(record, name), hint):
             raise ValueError(f"{name} of {type(record).__name__} has a value of another type")
     return record

@@ -92,7 +92,7 @@ def look_at_grafana(service: Service) -> GrafanaLook:
     listed = sources.document if sources.ok else None
     asked = {
         str(source.get("name") or source["uid"]): service.get(
-            f"/api/datasources/uid/{urllib.parse.quote(str(source['uid']), safe='')}/health"
+            f"/api/datasources/uid/{urllib.parse.quote(str(source['uid']), safe='', errors='replace')}/health"
         )
         for source in (listed if isinstance(listed, list) else ())
         if isinstance(source, dict) and source.get("uid")

@@ -376,6 +376,22 @@ def test_grafana_and_its_data_sources() -> None:
         assert [s for s, _ in found] == [status], change
 
 
+def test_a_data_source_whose_id_cannot_be_written_is_asked_for_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = [b'{"database": "ok"}', b'[{"name": "x", "uid": "\\ud800"}]', b'{"status": "OK"}']
+    asked: list[str] = []
+
+    def ask(_: Service, where: str, *_more: Any) -> Answer:
+        asked.append(where)
+        return Answer(200, answers.pop(0))
+
+    monkeypatch.setattr(Service, "_ask", ask)
+    look = services.look_at_grafana(Service("http://g", 1))
+    assert asked[-1] == "http://g/api/datasources/uid/%3F/health"
+    assert [status for status, _ in statuses(checks_services.grafana(look))] == ["ok"]
+
+
 def test_the_control_api() -> None:
     for answer, status in (
         ((200, {"connected": True}), "ok"),
