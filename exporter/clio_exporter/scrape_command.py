@@ -8,9 +8,9 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from clio_client import BdevStats, SystemSample, WorkerStats
 from clio_client.config import table
@@ -98,7 +98,14 @@ def exit_status(nodes: Sequence[NodeSnapshot]) -> int:
 
 
 def write_atomically(path: Path, text: str | Iterable[str], *, new: bool = False, sync: bool = False) -> None:
-    """Replace ``path`` by a file with this text, or these pieces; a reader sees the old or the new one.
+    """Replace ``path`` by a file with this text, or these pieces, as `replaced` does. Raises OSError."""
+    with replaced(path, new=new, sync=sync) as stream:
+        stream.writelines(piece.encode() for piece in ([text] if isinstance(text, str) else text))
+
+
+@contextlib.contextmanager
+def replaced(path: Path, *, new: bool = False, sync: bool = False) -> Iterator[IO[bytes]]:
+    """A file to write that replaces ``path`` at the end; a reader sees the old or the new one.
 
     Args:
         new: there may be no old one.
@@ -109,8 +116,8 @@ def write_atomically(path: Path, text: str | Iterable[str], *, new: bool = False
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.writelines([text] if isinstance(text, str) else text)
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
             if sync:
                 stream.flush()
                 os.fsync(handle)

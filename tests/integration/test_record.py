@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from pyarrow import parquet as pq
 
 from clio_client import Cluster
 from clio_lab.child import ChildProcess
@@ -34,9 +37,13 @@ def test_the_ring_is_written_whole_and_prometheus_takes_it_in(
         blocks = tmp_path / "ring.om"
         told = run_exporter(tmp_path, *asked, "--label", "site=here", "--output", str(blocks))
         table = run_exporter(tmp_path, *asked, "--format", "csv")
-    assert (told.returncode, table.returncode) == (0, 0), told.stderr + table.stderr
+        columns = tmp_path / "ring.parquet"
+        typed = run_exporter(tmp_path, *asked, "--format", "parquet", "--output", str(columns))
+    for done in (told, table, typed):
+        assert done.returncode == 0, done.stderr
 
     rows = list(csv.DictReader(io.StringIO(table.stdout)))
+    same_values(before, blocks.read_text(), rows, pq.read_table(columns).to_pylist())
     for node_id, samples in before.items():
         found = {row["timestamp"]: row for row in rows if row["node_id"] == str(node_id)}
         for sample in samples:
@@ -54,6 +61,33 @@ def test_the_ring_is_written_whole_and_prometheus_takes_it_in(
             for sample in samples:
                 assert sample.wall_time_ns is not None
                 assert stored[sample.wall_time_ns // 1_000_000 / 1000] == sample.ram_available_bytes
+
+
+Samples = dict[tuple[str, str, str], float]
+"""By family, node and Unix time in seconds, as it is written."""
+
+
+def same_values(
+    before: dict[int, Any], openmetrics: str, rows: list[dict[str, str]], typed: list[dict[str, Any]]
+) -> None:
+    """Three recordings, one after the other, say the same of all that the first one knew."""
+    in_text: Samples = {}
+    for family in text_string_to_metric_families(openmetrics):
+        for sample in family.samples:
+            in_text[sample.name, sample.labels["node_id"], f"{float(sample.timestamp):.3f}"] = sample.value
+    in_csv: Samples = {}
+    in_parquet: Samples = {}
+    for row in rows:
+        for name in (name for name in row if name.startswith("clio_") and row[name]):
+            in_csv[name, row["node_id"], row["timestamp"]] = float(row[name])
+    for found in typed:
+        at = f"{found['timestamp'].timestamp():.3f}"
+        for name in (name for name in found if name.startswith("clio_") and found[name] is not None):
+            in_parquet[name, found["node_id"], at] = found[name]
+    assert {name for name, _, _ in in_text} == {name for name, _, _ in in_parquet}
+    assert len(in_text) >= sum(map(len, before.values()))
+    for written in (in_csv, in_parquet):
+        assert {key: written.get(key) for key in in_text} == in_text
 
 
 def test_a_recording_that_is_killed_leaves_what_it_had(tmp_path: Path) -> None:

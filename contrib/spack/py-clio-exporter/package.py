@@ -15,6 +15,7 @@ class PyClioExporter(PythonPackage):
     version("main")
 
     variant("backfill", default=True, description="gaps of a Prometheus filled from what nodes remember")
+    variant("parquet", default=False, description="recordings written as Parquet")
     variant("report", default=True, description="plots in reports of jobs")
     variant("top", default=True, description="the live view in a terminal")
     variant("prometheus", default=True, description="the Prometheus that `clio-exporter job` needs")
@@ -35,6 +36,7 @@ class PyClioExporter(PythonPackage):
     depends_on("py-shtab@1.13:", type=("build", "run"))
     depends_on("py-structlog@23.2:", type=("build", "run"))
     depends_on("py-cramjam", when="+backfill", type="run")
+    depends_on("py-pyarrow +parquet", when="+parquet", type="run")
     depends_on("py-matplotlib", when="+report", type="run")
     depends_on("py-textual", when="+top", type="run")
     depends_on("prometheus", when="+prometheus", type="run")

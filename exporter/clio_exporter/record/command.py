@@ -9,9 +9,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from clio_client.config import table
 from clio_client.config.errors import ConfigError
@@ -23,16 +23,17 @@ from clio_exporter.labels import member_labels
 from clio_exporter.messages import failed
 from clio_exporter.record.ring import TIMEOUT, NewSamples, Rings
 from clio_exporter.record.store import Store
-from clio_exporter.scrape_command import EXIT_ALL_DOWN, EXIT_OK, EXIT_SOME_DOWN, EXIT_USAGE, write_atomically
+from clio_exporter.scrape_command import EXIT_ALL_DOWN, EXIT_OK, EXIT_SOME_DOWN, EXIT_USAGE, replaced
 
+_Form = Callable[[Store, IO[bytes]], None]
 _SHARE: Final = 20.0
 """A twentieth of the time, at most, goes into writing what is not all yet."""
 
 OPTIONS: Final = (
     Setting("output", table.PATH, None, "write here", flag="--output", shown="standard output"),
     Setting(
-        "format", table.choice("openmetrics", "csv"), "openmetrics", "how it is written",
-        flag="--format",
+        "format", table.choice("openmetrics", "csv", "parquet"), "openmetrics",
+        "how it is written; Parquet to a file only, and by the extra clio-exporter[parquet]", flag="--format",
     ),
     Setting(
         "seconds", table.duration(0, 7 * 86400), 0.0, "go on for this long after what the nodes remember",
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace, env: Mapping[str, str], home: Path) -> int:
     """Record and write."""
     try:
         options = table.resolved(OPTIONS, vars(args))
+        form = _form(options["format"], options["output"])
         settings = flags.settings(args)
         rings = Rings(settings, env, home)
     except (ConfigError, RuntimeClientError) as error:
@@ -69,7 +71,7 @@ def run(args: argparse.Namespace, env: Mapping[str, str], home: Path) -> int:
     constant = dict(settings.labels.labels)
     with contextlib.closing(rings), contextlib.closing(Store()) as store:
         told: dict[Member, bool] = {}
-        output = _Output(options["output"], options["format"], store)
+        output = _Output(options["output"], form, store)
         try:
             for found in _rounds(rings, options["seconds"], options["interval"], options["timeout"]):
                 for node in found:
@@ -94,10 +96,33 @@ def run(args: argparse.Namespace, env: Mapping[str, str], home: Path) -> int:
     return EXIT_OK if all(told.values()) else EXIT_SOME_DOWN
 
 
+def _form(name: str, path: Path | None) -> _Form:
+    """What writes in a format. Raises `ConfigError` where that cannot be."""
+    if name != "parquet":
+        return _csv if name == "csv" else _openmetrics
+    if path is None:
+        raise ConfigError("--format parquet", "needs --output", "Give a file: it is not written in one go")
+    try:
+        from clio_exporter.record import parquet
+    except ImportError as error:
+        raise ConfigError(
+            "--format parquet", f"needs pyarrow ({error})", "pip install 'clio-exporter[parquet]'"
+        ) from None
+    return parquet.write
+
+
+def _csv(store: Store, stream: IO[bytes]) -> None:
+    stream.writelines(line.encode() for line in store.csv())
+
+
+def _openmetrics(store: Store, stream: IO[bytes]) -> None:
+    stream.writelines(line.encode() for line in store.openmetrics())
+
+
 class _Output:
     """The file, or standard output, that a recording is written to."""
 
-    def __init__(self, path: Path | None, form: str, store: Store) -> None:
+    def __init__(self, path: Path | None, form: _Form, store: Store) -> None:
         self._path = path
         self._form = form
         self._store = store
@@ -119,12 +144,12 @@ class _Output:
     def write(self) -> None:
         """Write all there is. Raises OSError."""
         begin = time.monotonic()
-        text = self._store.csv() if self._form == "csv" else self._store.openmetrics()
         if self._path is None:
-            sys.stdout.writelines(text)
+            self._form(self._store, sys.stdout.buffer)
             sys.stdout.flush()
         else:
-            write_atomically(self._path, text)
+            with replaced(self._path) as stream:
+                self._form(self._store, stream)
         self._written = time.monotonic()
         self._took = self._written - begin
 

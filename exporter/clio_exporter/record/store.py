@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from clio_client import SystemSample
@@ -16,6 +16,7 @@ FAMILIES: Final = (*SAMPLE.families, *GPU_SAMPLE.families)
 """What is recorded, under the names of the live series."""
 
 Labels = Mapping[str, str]
+Row = tuple[int, Sequence["str | None"], Sequence["float | None"]]
 
 
 class Store:
@@ -65,12 +66,21 @@ class Store:
 
     def csv(self) -> Iterator[str]:
         """A line a sample, in order of time; a field is empty where the node did not tell."""
-        names = list(dict.fromkeys(name for labels in self._nodes.values() for name in labels))
-        yield _line(["timestamp", *names, *(family.name for family in FAMILIES)])
-        for node, at, *values in self._database.execute("SELECT * FROM sample ORDER BY at, node"):
-            labels = self._nodes[node]
+        yield _line(["timestamp", *self.label_names(), *(family.name for family in FAMILIES)])
+        for at, labels, values in self.rows():
             told = ["" if value is None else format_value(value) for value in values]
-            yield _line([f"{at / 1000:.3f}", *(labels.get(name, "") for name in names), *told])
+            yield _line([f"{at / 1000:.3f}", *(text or "" for text in labels), *told])
+
+    def label_names(self) -> list[str]:
+        """Names of all labels of any node."""
+        return list(dict.fromkeys(name for labels in self._nodes.values() for name in labels))
+
+    def rows(self) -> Iterator[Row]:
+        """The samples in order of time: Unix time in ms, values of `label_names`, values of `FAMILIES`."""
+        names = self.label_names()
+        told = {node: [labels.get(name) for name in names] for node, labels in self._nodes.items()}
+        for node, at, *values in self._database.execute("SELECT * FROM sample ORDER BY at, node"):
+            yield at, told[node], values
 
     def close(self) -> None:
         """Remove the temporary file."""

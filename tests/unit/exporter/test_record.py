@@ -12,11 +12,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from pyarrow import parquet as pq
 
 from clio_client import SystemSample
 from clio_exporter import cli
+from clio_exporter.collectors.node import GPU_SAMPLE, SAMPLE
+from clio_exporter.exposition import format_value
+from clio_exporter.record import parquet
 from clio_exporter.record.store import Store
 from clio_lab.simulator.process import SimulatorProcess
 from tests.exporter_process import eventually
@@ -62,6 +67,63 @@ def test_a_sample_is_kept_once_and_written_in_order() -> None:
     ]
     assert rows[0]["clio_node_memory_total_bytes"] == ""
     store.close()
+
+
+def test_parquet_has_the_rows_of_csv_with_types(tmp_path: Path) -> None:
+    store = Store()
+    store.add({"node_id": "0"}, [sample(7, ram_total_bytes=2**53 + 1, cpu_usage_pct=12.5)])
+    store.add({"node_id": "1", "cluster": "x"}, [sample(event, is_leader=True) for event in (6, 8)])
+    file = tmp_path / "out.parquet"
+    with file.open("wb") as stream:
+        parquet.write(store, stream)
+    found = pq.read_table(file)
+    rows = list(csv.DictReader(io.StringIO("".join(store.csv()))))
+    assert found.column_names == list(rows[0])
+    assert [as_csv(row) for row in found.to_pylist()] == rows
+    assert found.schema.field("timestamp").type == pa.timestamp("ms", tz="UTC")
+    assert found["clio_node_memory_total_bytes"].to_pylist() == [None, 2**53 + 1, None]
+    assert found["cluster"].to_pylist() == ["x", None, "x"]
+    assert found["clio_node_gpu_utilization_ratio"].type == pa.float64()
+    store.close()
+
+
+def as_csv(row: dict[str, Any]) -> dict[str, str]:
+    """A row of Parquet as CSV has it."""
+    return {
+        name: f"{value.timestamp():.3f}"
+        if name == "timestamp"
+        else ("" if value is None else value if isinstance(value, str) else format_value(value))
+        for name, value in row.items()
+    }
+
+
+def test_more_rows_than_a_group_are_all_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "_ROWS", 2)
+    store = Store()
+    store.add({"node_id": "0"}, [sample(event) for event in range(1, 6)])
+    file = tmp_path / "out.parquet"
+    with file.open("wb") as stream:
+        parquet.write(store, stream)
+    assert pq.ParquetFile(file).num_row_groups == 3
+    assert [at.timestamp() for at in pq.read_table(file)["timestamp"].to_pylist()] == [1, 2, 3, 4, 5]
+    store.close()
+
+
+def test_counts_of_the_runtime_are_integers_in_parquet() -> None:
+    tables = [*SAMPLE._columns, *GPU_SAMPLE._columns]
+    assert {family for _, family, convert in tables if convert is None} == parquet.WHOLE
+
+
+def test_parquet_needs_a_file_and_pyarrow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert record("127.0.0.1:1", "--format", "parquet") == 2
+    assert "needs --output" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "clio_exporter.record.parquet", None)
+    monkeypatch.delattr("clio_exporter.record.parquet")
+    assert record("127.0.0.1:1", "--format", "parquet", "--output", str(tmp_path / "x")) == 2
+    assert "pip install 'clio-exporter[parquet]'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nodes_without_gpu_have_no_samples_of_them() -> None:
