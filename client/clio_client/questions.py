@@ -3,14 +3,18 @@
 Each question is a coroutine over a `Transport`, bounded by ``deadline`` (the event loop's time), routed to
 the asked node alone, and harmless to it (wire protocol, sections 4 to 7). All raise `RuntimeClientError`,
 whose kind says what is wrong; a generation Z runtime can be asked for `status` and `workers` only.
+
+Who asks one node several things together (`Transport.monitor_all`) takes them as data: a `Question` is what
+is sent, and how its answer is read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from clio_client.errors import MalformedAnswerError, QueryFailedError
 from clio_client.protocol.codec import QUERY_WORKER_STATS, Generation, decode_document, decode_tail
@@ -29,12 +33,47 @@ from clio_client.protocol.records import (
 )
 from clio_client.transport.interface import MonitorAnswer, NodeAddress, NodeSession, Transport
 
+_T = TypeVar("_T")
+
 RING_ENTRIES: Final = 1024
 """Samples a runtime keeps, one a second (wire protocol, section 4)."""
 
 _HOST_INFO: Final = "get_host_info"
 DISCOVERY_QUERY: Final = f"pool_stats://1.0:broadcast:{_HOST_INFO}"
 """Asked this way, a broadcast leaves no error line in the runtime's log (section 4)."""
+
+
+@dataclass(frozen=True)
+class Question(Generic[_T]):
+    """A question as data.
+
+    Attributes:
+        query: what is sent.
+        read: makes the answer's document, None where there is none, into what was asked for.
+    """
+
+    query: str
+    read: Callable[[bytes | None], _T]
+
+    def answer(self, node: NodeAddress, answer: MonitorAnswer) -> _T:
+        """What a node's answer says.
+
+        Raises:
+            QueryFailedError: the runtime's return code is not 0.
+            MalformedAnswerError: it says something else.
+        """
+        try:
+            return self.read(answer.raise_for_code().sole())
+        except _NoResultError:
+            raise MalformedAnswerError(f"{node}: {self.query} was answered without a result") from None
+
+    async def ask(self, transport: Transport, node: NodeAddress, deadline: float) -> _T:
+        """Ask this alone."""
+        return self.answer(node, await transport.monitor(node, self.query, deadline))
+
+
+class _NoResultError(Exception):
+    """An answer has no document, and the question needs one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,29 +117,49 @@ async def status(transport: Transport, node: NodeAddress, deadline: float) -> No
     return NodeStatus(await transport.session(node, deadline), host, seconds)
 
 
+def workers_question() -> Question[tuple[WorkerStats, ...]]:
+    """For the node's worker threads."""
+    return Question(QUERY_WORKER_STATS, lambda raw: tuple(read_workers(decode_document(_there(raw)))))
+
+
 async def workers(transport: Transport, node: NodeAddress, deadline: float) -> tuple[WorkerStats, ...]:
     """The node's worker threads."""
-    raw = await _result(transport, node, QUERY_WORKER_STATS, deadline)
-    return tuple(read_workers(decode_document(raw)))
+    return await workers_question().ask(transport, node, deadline)
+
+
+def samples_question(since: int = 0, last: int = RING_ENTRIES) -> Question[tuple[SystemSample, ...]]:
+    """For what the node's 1 Hz ring holds from event id ``since`` on; see `samples`."""
+    return Question(f"system_stats:{since}", lambda raw: tuple(read_samples(decode_tail(_there(raw), last))))
 
 
 async def samples(
     transport: Transport, node: NodeAddress, deadline: float, *, since: int = 0, last: int = RING_ENTRIES
 ) -> tuple[SystemSample, ...]:
     """What the node's 1 Hz ring holds from event id ``since`` on, ascending; the ``last`` ones at most."""
-    raw = await _result(transport, node, f"system_stats:{since}", deadline)
-    return tuple(read_samples(decode_tail(raw, last)))
+    return await samples_question(since, last).ask(transport, node, deadline)
 
 
 async def containers(
     transport: Transport, node: NodeAddress, deadline: float, known: ContainerList | None = None
 ) -> ContainerList:
     """The pools with a container on the node; ``known`` itself, not decoded again, when nothing changed."""
-    raw = await _result(transport, node, "container_stats", deadline)
-    digest = hashlib.sha256(raw).digest()
-    if known is not None and digest == known.digest:
-        return known
-    return ContainerList(tuple(read_containers(decode_document(raw))), digest)
+
+    def read(raw: bytes | None) -> ContainerList:
+        digest = hashlib.sha256(_there(raw)).digest()
+        if known is not None and digest == known.digest:
+            return known
+        return ContainerList(tuple(read_containers(decode_document(_there(raw)))), digest)
+
+    return await Question("container_stats", read).ask(transport, node, deadline)
+
+
+def pool_stats_question(container: Container) -> Question[PoolStats | None]:
+    """For what a pool's container on the node reports; None when its module reports nothing."""
+
+    def read(raw: bytes | None) -> PoolStats | None:
+        return None if raw is None else read_pool_stats(container.chimod_name or "", decode_document(raw))
+
+    return Question(f"pool_stats://{container.pool_id}:local:stats", read)
 
 
 async def pool_stats(
@@ -111,8 +170,7 @@ async def pool_stats(
     Raises:
         QueryFailedError: with ``unknown_pool`` when the pool was retired since the list was read.
     """
-    raw = (await _ask(transport, node, f"pool_stats://{container.pool_id}:local:stats", deadline)).sole()
-    return None if raw is None else read_pool_stats(container.chimod_name or "", decode_document(raw))
+    return await pool_stats_question(container).ask(transport, node, deadline)
 
 
 async def pools(
@@ -141,9 +199,14 @@ async def pools(
     return tuple(pool for pool in await asyncio.gather(*map(one, found)) if pool is not None)
 
 
+def host_info_question() -> Question[HostInfo]:
+    """For what the runtime calls its host, and the id it has there."""
+    return Question(_HOST_INFO, lambda raw: read_host_info(decode_document(_there(raw))))
+
+
 async def host_info(transport: Transport, node: NodeAddress, deadline: float) -> HostInfo:
     """What the runtime calls its host, and the id it has there."""
-    return read_host_info(decode_document(await _result(transport, node, _HOST_INFO, deadline)))
+    return await host_info_question().ask(transport, node, deadline)
 
 
 async def every_host(transport: Transport, seed: NodeAddress, deadline: float) -> tuple[HostInfo, ...]:
@@ -165,8 +228,7 @@ async def _ask(transport: Transport, node: NodeAddress, query: str, deadline: fl
     return (await transport.monitor(node, query, deadline)).raise_for_code()
 
 
-async def _result(transport: Transport, node: NodeAddress, query: str, deadline: float) -> bytes:
-    raw = (await transport.monitor(node, query, deadline)).raise_for_code().sole()
+def _there(raw: bytes | None) -> bytes:
     if raw is None:
-        raise MalformedAnswerError(f"{node}: {query} was answered without a result")
+        raise _NoResultError
     return raw

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
-from clio_client import Container, Pool, RuntimeIdentity, SystemSample, questions
+from clio_client import (
+    Container,
+    Generation,
+    Pool,
+    PoolStats,
+    RuntimeIdentity,
+    SystemSample,
+    WorkerStats,
+    questions,
+)
 from clio_client.errors import QueryFailedError, RuntimeClientError
 from clio_client.membership import Member
-from clio_client.questions import RING_ENTRIES, ContainerList
-from clio_client.transport.interface import Transport
+from clio_client.questions import RING_ENTRIES, ContainerList, Question
+from clio_client.transport.interface import Asked, MonitorAnswer, Transport
 from clio_exporter.exposition import KeptTexts
 from clio_exporter.peaks import RecentSamples
 from clio_exporter.probe_targets import NO_NUMBER
@@ -77,8 +87,13 @@ class PollSlots:
         self.rings = Slots(RINGS_AT_ONCE)
 
 
-_Job = Callable[[float], Awaitable[bool | None]]
-"""Something to ask, until a time of the loop's clock; where it is one question, whether it was answered."""
+_T = TypeVar("_T")
+
+_Job = Callable[[float], Awaitable[object]]
+"""Something to ask later, until a time of the loop's clock."""
+
+_Ended = Callable[[RuntimeClientError | None], None]
+"""Called when a question has ended, with why it failed."""
 
 
 class NodePoller:
@@ -159,76 +174,90 @@ class NodePoller:
         snapshot.session = session
         snapshot.questions = self._questions
         topics = snapshot.askable(topics)
-        jobs: list[_Job] = []  # the first of them, a small one, is timed
+        asked = _Questions(self, snapshot, record)
         later: list[tuple[Slots, _Job]] = []
+        # The first of them, a small one, is timed.
         if not topics >= snapshot.askable(STATE_TOPICS):
-            jobs.append(lambda until: record(self._state(snapshot, transport, until)))
+            self._add_state(asked, snapshot)
         if Topic.WORKERS in topics:
-            jobs.append(lambda until: record(self._workers(snapshot, transport, until), Topic.WORKERS))
+            self._add_workers(asked, snapshot)
         if pool_topics := topics & POOL_TOPICS:
-
-            def pools(until: float) -> Awaitable[None]:
-                return self._pools(snapshot, transport, pool_topics, until, record)
-
             if self._pool_list_is_due:
-                later.append((self._slots.lists, pools))
+                later.append(
+                    (self._slots.lists, partial(self._pools, snapshot, transport, pool_topics, record))
+                )
             else:
-                jobs.append(pools)
+                self._add_pools(asked, snapshot, pool_topics)
         if Topic.SYSTEM in topics:
-
-            def system(until: float) -> Awaitable[bool]:
-                return record(self._system(snapshot, transport, until), Topic.SYSTEM)
-
             if self._recent.newest is None:
-                later.append((self._slots.rings, system))
+                later.append(
+                    (
+                        self._slots.rings,
+                        lambda until: record(self._ring(snapshot, transport, until), Topic.SYSTEM),
+                    )
+                )
             else:
-                jobs.append(system)
-        await _first_alone(snapshot, jobs, deadline)
+                self._add_system(asked, snapshot, transport, deadline)
+        await asked.ask(transport, deadline, first_alone=True)
         return later
 
-    def _asks(self, snapshot: NodeSnapshot) -> None:
-        """Another question is about to be asked."""
-        self._questions += 1
+    def asks(self, snapshot: NodeSnapshot, questions: int = 1) -> None:
+        """So many questions more are about to be asked."""
+        self._questions += questions
         snapshot.questions = self._questions
 
     # --- state and workers --------------------------------------------------------------------------
 
-    async def _state(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> None:
-        self._asks(snapshot)
-        try:
-            await questions.status(transport, self.member.address, deadline)
-        except RuntimeClientError as error:
-            snapshot.error = error
-            raise
-        snapshot.heard = True
+    def _add_state(self, asked: _Questions, snapshot: NodeSnapshot) -> None:
+        def heard(_: object) -> None:
+            snapshot.heard = True
 
-    async def _workers(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> None:
-        self._asks(snapshot)
-        snapshot.workers = await questions.workers(transport, self.member.address, deadline)
-        snapshot.heard = True
+        def ended(error: RuntimeClientError | None) -> None:
+            snapshot.error = error
+
+        if snapshot.session is not None and snapshot.session.generation is Generation.Z:
+            asked.add(questions.workers_question(), heard, ended)
+        else:
+            asked.add(questions.host_info_question(), heard, ended)
+
+    def _add_workers(self, asked: _Questions, snapshot: NodeSnapshot) -> None:
+        def found(workers: tuple[WorkerStats, ...]) -> None:
+            snapshot.workers = workers
+            snapshot.heard = True
+
+        asked.add(questions.workers_question(), found, asked.record.of(Topic.WORKERS))
 
     # --- the 1 Hz ring ----------------------------------------------------------------------------
 
-    async def _system(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        node = self.member.address
-        fresh: tuple[SystemSample, ...] = ()
-        if self._recent.newest is not None:
-            since = self._recent.newest_id + 1
-            self._asks(snapshot)
-            fresh = await questions.samples(transport, node, deadline, since=since, last=self._kept)
+    def _add_system(
+        self, asked: _Questions, snapshot: NodeSnapshot, transport: Transport, deadline: float
+    ) -> None:
+        now = asyncio.get_running_loop().time()
         # Scrapes may be far apart: what counts is that nothing has come by now, not when last asked.
         stalled = now - self._newest_at > STALLED_AFTER_S and now - self._checked_at > STALLED_CHECK_S
-        if not fresh and (self._recent.newest is None or stalled):
-            self._checked_at = now
-            self._asks(snapshot)
-            fresh = await questions.samples(transport, node, deadline, last=self._kept)
-            if (fresh[-1].event_id or 0 if fresh else -1) < self._recent.newest_id:
-                # The ring is behind our cursor: another runtime, even if nothing else told us.
-                self._reset(self._identity)
+
+        def found(fresh: tuple[SystemSample, ...]) -> Coroutine[Any, Any, None] | None:
+            if not fresh and stalled:
+                return self._ring(snapshot, transport, deadline)
+            self._take(snapshot, fresh, now)
+            return None
+
+        question = questions.samples_question(self._recent.newest_id + 1, self._kept)
+        asked.add(question, found, asked.record.of(Topic.SYSTEM))
+
+    async def _ring(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> None:
+        """Ask for the whole ring: at first, and when it seems to stand still."""
+        now = self._checked_at = asyncio.get_running_loop().time()
+        self.asks(snapshot)
+        found = await questions.samples(transport, self.member.address, deadline, last=self._kept)
+        if (found[-1].event_id or 0 if found else -1) < self._recent.newest_id:
+            # The ring is behind our cursor: another runtime, even if nothing else told us.
+            self._reset(self._identity)
+        self._take(snapshot, found, now)
+
+    def _take(self, snapshot: NodeSnapshot, fresh: tuple[SystemSample, ...], asked_at: float) -> None:
         if self._recent.add(fresh):
-            self._newest_at = now
+            self._newest_at = asked_at
         newest = self._recent.newest
         if newest is not None:
             self._check_number(newest)
@@ -262,20 +291,35 @@ class NodePoller:
         snapshot: NodeSnapshot,
         transport: Transport,
         topics: frozenset[Topic],
-        deadline: float,
         record: _TopicRecorder,
+        deadline: float,
     ) -> None:
+        """Ask for the list of pools, and then for what they report."""
         if await record.failed(self._refresh_containers(snapshot, transport, deadline), *topics):
             return
-        jobs = []
+        asked = _Questions(self, snapshot, record)
+        self._add_pools(asked, snapshot, topics)
+        await asked.ask(transport, deadline)
+
+    def _add_pools(self, asked: _Questions, snapshot: NodeSnapshot, topics: frozenset[Topic]) -> None:
+        """The questions for what the pools of the list report."""
+        pools = self._pool_list.containers
         if Topic.CONTAINERS in topics:
-            snapshot.containers = self._pool_list.containers
-            record.ended(None, Topic.CONTAINERS)
+            snapshot.containers = pools
+            asked.record.ended(None, Topic.CONTAINERS)
         if Topic.BDEVS in topics:
-            jobs.append(record(self._bdevs(snapshot, transport, deadline), Topic.BDEVS))
+
+            def devices(found: tuple[Pool, ...]) -> None:
+                snapshot.bdevs = found
+
+            self._add_stats(asked, snapshot, [c for c in pools if c.is_bdev], devices, Topic.BDEVS)
         if Topic.MODULES in topics:
-            jobs.append(record(self._modules(snapshot, transport, deadline), Topic.MODULES))
-        await asyncio.gather(*jobs)
+
+            def others(found: tuple[Pool, ...]) -> None:
+                snapshot.modules = found
+
+            modules = [c for c in pools if not c.is_bdev and not c.is_admin]
+            self._add_stats(asked, snapshot, modules, others, Topic.MODULES)
 
     @property
     def _pool_list_is_due(self) -> bool:
@@ -291,7 +335,7 @@ class NodePoller:
             return
         now = asyncio.get_running_loop().time()
         known = self._pool_list
-        self._asks(snapshot)
+        self.asks(snapshot)
         found = await questions.containers(transport, self.member.address, deadline, known)
         if found is not known and {c.pool_id for c in found.containers} != {
             c.pool_id for c in known.containers
@@ -301,74 +345,116 @@ class NodePoller:
         self._containers_at = now
         snapshot.heard = True
 
-    async def _bdevs(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> None:
-        devices = [c for c in self._pool_list.containers if c.is_bdev]
-        snapshot.bdevs, error = await self._stats_of(devices, snapshot, transport, deadline)
-        if error is not None:
-            raise error
+    def _add_stats(
+        self,
+        asked: _Questions,
+        snapshot: NodeSnapshot,
+        containers: Sequence[Container],
+        found: Callable[[tuple[Pool, ...]], None],
+        topic: Topic,
+    ) -> None:
+        """A question for each pool; when all have ended, ``found`` is called, and the topic recorded."""
+        wanted = [c for c in containers if c.pool_id not in self._without_stats]
+        reports: dict[int, Pool] = {}
+        errors: dict[int, RuntimeClientError] = {}
+        left = len(wanted)
 
-    async def _modules(self, snapshot: NodeSnapshot, transport: Transport, deadline: float) -> None:
-        others = [c for c in self._pool_list.containers if not c.is_bdev and not c.is_admin]
-        snapshot.modules, error = await self._stats_of(others, snapshot, transport, deadline)
-        if error is not None:
-            raise error
+        def complete() -> None:
+            found(tuple(reports[place] for place in sorted(reports)))
+            asked.record.ended(errors[min(errors)] if errors else None, topic)
 
-    async def _stats_of(
-        self, containers: Iterable[Container], snapshot: NodeSnapshot, transport: Transport, deadline: float
-    ) -> tuple[tuple[Pool, ...], RuntimeClientError | None]:
-        """What the pools report, and the first error of those that failed."""
-        asked = [c for c in containers if c.pool_id not in self._without_stats]
-        found = await asyncio.gather(
-            *(self._stats(c, snapshot, transport, deadline) for c in asked), return_exceptions=True
-        )
-        pools: list[Pool] = []
-        error: RuntimeClientError | None = None
-        for result in found:
-            if isinstance(result, Pool):
-                pools.append(result)
-            elif isinstance(result, RuntimeClientError):
-                error = error or result
-            elif result is not None:
-                raise result
-        return tuple(pools), error
+        def add(place: int, container: Container) -> None:
+            def reported(stats: PoolStats | None) -> None:
+                snapshot.heard = True
+                if stats is None:
+                    self._without_stats.add(container.pool_id or "")
+                else:
+                    reports[place] = Pool(container, stats)
 
-    async def _stats(
-        self, container: Container, snapshot: NodeSnapshot, transport: Transport, deadline: float
-    ) -> Pool | None:
-        self._asks(snapshot)
+            def ended(error: RuntimeClientError | None) -> None:
+                nonlocal left
+                left -= 1
+                if isinstance(error, QueryFailedError) and error.unknown_pool:
+                    # Retired since the list was read: its series end, and the list is read again next time.
+                    self._containers_at = None
+                elif error is not None:
+                    errors[place] = error
+                if not left:
+                    complete()
+
+            asked.add(questions.pool_stats_question(container), reported, ended)
+
+        for place, container in enumerate(wanted):
+            add(place, container)
+        if not wanted:
+            complete()
+
+
+class _Questions:
+    """What one node is asked together, and what is done with each answer, as soon as it comes."""
+
+    def __init__(self, poller: NodePoller, snapshot: NodeSnapshot, record: _TopicRecorder) -> None:
+        self.record = record
+        self._poller = poller
+        self._snapshot = snapshot
+        self._asked: list[Asked] = []
+        self._more: list[asyncio.Task[None]] = []
+        self._timed_since: float | None = None
+
+    def add(
+        self, question: Question[_T], use: Callable[[_T], Coroutine[Any, Any, None] | None], ended: _Ended
+    ) -> None:
+        """Another question: ``use`` takes the answer, and returns what else there is to do for it, if any.
+
+        ``ended`` is called when all of that is done or has failed.
+        """
+        node = self._snapshot.member.address
+        first = not self._asked
+
+        def answered(answer: MonitorAnswer | Exception) -> None:
+            try:
+                if isinstance(answer, Exception):
+                    raise answer
+                more = use(question.answer(node, answer))
+            except Exception as error:  # noqa: BLE001 - a defect must not cost others their samples
+                ended(self.record.reported(error))
+                return
+            if first and self._timed_since is not None:
+                self._snapshot.round_trip = asyncio.get_running_loop().time() - self._timed_since
+            if more is None:
+                ended(None)
+            else:
+                self._more.append(asyncio.get_running_loop().create_task(self._finish(more, ended)))
+
+        self._asked.append((question.query, answered))
+
+    async def ask(self, transport: Transport, deadline: float, *, first_alone: bool = False) -> None:
+        """Ask all of them; with ``first_alone`` the first is timed, and has a head start of `HEAD_START_S`.
+
+        No longer, so that one lost question does not cost the others their time.
+        """
+        if not self._asked:
+            return
+        self._poller.asks(self._snapshot, len(self._asked))
+        self._timed_since = asyncio.get_running_loop().time() if first_alone else None
         try:
-            stats = await questions.pool_stats(transport, self.member.address, container, deadline)
-        except QueryFailedError as error:
-            if error.unknown_pool:
-                # Retired since the list was read: its series end now, and the list is read again next time.
-                self._containers_at = None
-                return None
-            raise
-        snapshot.heard = True
-        if stats is None:
-            self._without_stats.add(container.pool_id or "")
-            return None
-        return Pool(container, stats)
+            node = self._snapshot.member.address
+            await transport.monitor_all(
+                node, self._asked, deadline, head_start=HEAD_START_S if first_alone else 0.0
+            )
+            if self._more:
+                await asyncio.gather(*self._more)
+        finally:
+            for task in self._more:
+                task.cancel()
 
-
-async def _first_alone(snapshot: NodeSnapshot, jobs: Sequence[_Job], deadline: float) -> None:
-    """Run the jobs until ``deadline``: the first, which is timed, has a head start of `HEAD_START_S` at most.
-
-    No longer, so that one lost question does not cost the others their time.
-    """
-    loop = asyncio.get_running_loop()
-
-    async def first() -> None:
-        started = loop.time()
-        if await jobs[0](deadline):
-            snapshot.round_trip = loop.time() - started
-
-    asking = loop.create_task(first())
-    try:
-        await asyncio.wait((asking,), timeout=HEAD_START_S)
-        await asyncio.gather(asking, *(job(deadline) for job in jobs[1:]))
-    finally:
-        asking.cancel()
+    async def _finish(self, more: Coroutine[Any, Any, None], ended: _Ended) -> None:
+        try:
+            await more
+        except Exception as error:  # noqa: BLE001 - as for an answer
+            ended(self.record.reported(error))
+        else:
+            ended(None)
 
 
 class _TopicRecorder:
@@ -390,16 +476,25 @@ class _TopicRecorder:
         """Await the job; whether it failed, and so the topics."""
         try:
             await job
-        except RuntimeClientError as error:
-            self.ended(error, *topics)
-        except Exception as defect:  # noqa: BLE001 - ours, met by this node's answer: others keep their samples
-            target = self._snapshot.member.target
-            _defects.report(defect, "a node's answer could not be handled", node=target)
-            lost = RuntimeClientError(f"{target}: answer could not be handled: {defect!r}")
-            self.ended(lost, *topics)
-        else:
-            return False
-        return True
+        except Exception as error:  # noqa: BLE001 - a defect must not cost others their samples
+            self.ended(self.reported(error), *topics)
+            return True
+        return False
+
+    def reported(self, error: Exception) -> RuntimeClientError:
+        """The error as a node's; one that is none is a defect of ours, met by its answer, and logged."""
+        if isinstance(error, RuntimeClientError):
+            return error
+        target = self._snapshot.member.target
+        _defects.report(error, "a node's answer could not be handled", node=target)
+        return RuntimeClientError(f"{target}: answer could not be handled: {error!r}")
+
+    def of(self, topic: Topic) -> _Ended:
+        """What is called when the only question of a topic has ended."""
+        return partial(self._one_ended, topic)
+
+    def _one_ended(self, topic: Topic, error: RuntimeClientError | None) -> None:
+        self.ended(error, topic)
 
     def ended(self, error: RuntimeClientError | None, *topics: Topic) -> None:
         """These topics ended now."""

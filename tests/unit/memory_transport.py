@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ import msgpack
 from clio_client.errors import ClientClosedError, HungError, RuntimeClientError
 from clio_client.membership import Member
 from clio_client.protocol.codec import RuntimeIdentity
-from clio_client.transport.interface import MonitorAnswer, NodeAddress, NodeSession
+from clio_client.transport.interface import Asked, MonitorAnswer, NodeAddress, NodeSession
 from clio_exporter.snapshot import NodeSnapshot
 from tests.unit import recorded
 
@@ -88,6 +88,28 @@ class MemoryTransport:
                     raise HungError(f"{node} did not answer {query} in time")
                 await asyncio.sleep(0.002)
         return runtime.answer(query)
+
+    async def monitor_all(
+        self, node: NodeAddress, asked: Sequence[Asked], deadline: float, *, head_start: float = 0.0
+    ) -> None:
+        async def one(each: Asked) -> None:
+            query, answered = each
+            answer: MonitorAnswer | Exception
+            try:
+                answer = await self.monitor(node, query, deadline)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this question's
+                answer = error
+            answered(answer)
+
+        tasks = [asyncio.ensure_future(one(each)) for each in asked[:1]]
+        try:
+            if head_start:
+                await asyncio.wait(tasks, timeout=head_start)
+            tasks += [asyncio.ensure_future(one(each)) for each in asked[1:]]
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     def retain(self, nodes: frozenset[NodeAddress]) -> None:
         self.retained = nodes

@@ -190,7 +190,7 @@ class RuntimeSettings:
         "zmq", table.choice(*TRANSPORTS), "how runtimes are spoken to",
         more="`binding` needs the runtime's compiled Python binding.",
     )  # fmt: skip
-    max_in_flight: int = setting(4, table.integer(1, 64), "requests a node has to answer at the same time")
+    max_in_flight: int = setting(8, table.integer(1, 64), "requests a node has to answer at the same time")
 
 
 OVERRIDE = table_of(NodeOverride)

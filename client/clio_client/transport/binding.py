@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from clio_client.errors import (
     RuntimeClientError,
     TransportUnavailableError,
 )
-from clio_client.transport.interface import MonitorAnswer, NodeAddress, NodeSession, host_info
+from clio_client.transport.interface import Asked, MonitorAnswer, NodeAddress, NodeSession, host_info
 
 MODULES: Final = (("clio_runtime_ext", "clio"), ("chimaera_runtime_ext", "chimaera"))
 """Module names in order of preference, with the prefix of their init and finalize functions."""
@@ -84,6 +84,23 @@ class BindingTransport:
             raise
         finally:
             self._asking.discard(asking)
+
+    async def monitor_all(
+        self,
+        node: NodeAddress,
+        asked: Sequence[Asked],
+        deadline: float,
+        *,
+        head_start: float = 0.0,  # noqa: ARG002 - every question is alone here
+    ) -> None:
+        """Ask several queries of one node, one by one: the binding can do no other."""
+        for query, answered in asked:
+            answer: MonitorAnswer | Exception
+            try:
+                answer = await self.monitor(node, query, deadline)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this question's
+                answer = error
+            answered(answer)
 
     async def _monitor(self, node: NodeAddress, query: str, deadline: float) -> MonitorAnswer:
         if node.index < 0:

@@ -23,7 +23,7 @@ import asyncio
 import math
 import secrets
 from collections import defaultdict
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
 import zmq
@@ -40,13 +40,13 @@ from clio_client.errors import (
     UnsupportedGenerationError,
 )
 from clio_client.protocol import codec
-from clio_client.protocol.codec import Answer, Generation, RuntimeIdentity
+from clio_client.protocol.codec import Answer, Generation, RequestIds, RuntimeIdentity
 from clio_client.protocol.records import HostInfo
 from clio_client.transport.duplicates import Rank, duplicate_error, rank
 from clio_client.transport.greeting import Greeting, resolve
 from clio_client.transport.identity import routing_identity
-from clio_client.transport.interface import MonitorAnswer, NodeAddress, NodeSession, host_info
-from clio_client.transport.requests import InFlight, RequestCounter
+from clio_client.transport.interface import Asked, MonitorAnswer, NodeAddress, NodeSession, host_info
+from clio_client.transport.requests import InFlight, RequestCounter, Wave
 from clio_client.transport.sockets import HANDSHAKE_SECONDS, Receiver, ReplySocket, harden
 
 _T = TypeVar("_T")
@@ -140,7 +140,7 @@ class NodeConnection:
         self.session: NodeSession | None = None
         self._hub = hub
         self._loop = hub.loop
-        self._in_flight = InFlight(self._loop, hub.max_in_flight, hub.registry)
+        self._in_flight = InFlight(self._loop, hub.max_in_flight, hub.registry, self._transmit)
         self._attempt: asyncio.Task[None] | None = None
         self._failure: tuple[float, RuntimeClientError] | None = None
         self._met: NodeSession | None = None
@@ -194,13 +194,69 @@ class NodeConnection:
         assert session.generation is not None  # noqa: S101 - always known on this transport
         return await self._query(session.generation, query, deadline)
 
+    async def monitor_all(self, asked: Sequence[Asked], deadline: float, head_start: float) -> None:
+        """Ask several queries; see `Transport.monitor_all`."""
+        wave = Wave(self._loop, deadline)
+        try:
+            if head_start and len(asked) > 1:
+                await self._send_all(asked[:1], wave)
+                await wave.wait(head_start)
+                asked = asked[1:]
+            await self._send_all(asked, wave)
+            await wave.wait()
+        finally:
+            wave.close()
+
+    async def _send_all(self, asked: Sequence[Asked], wave: Wave) -> None:
+        """Connect when needed, which a loss since the last question makes necessary, and send."""
+        try:
+            session = await self.ready(wave.deadline)
+        except RuntimeClientError as error:
+            for _, answered in asked:
+                answered(error)
+            return
+        assert session.generation is not None  # noqa: S101 - always known on this transport
+        for query, answered in asked:
+            self._send(session.generation, query, answered, wave)
+
+    def _send(
+        self,
+        generation: Generation,
+        query: str,
+        answered: Callable[[MonitorAnswer | Exception], None],
+        wave: Wave,
+    ) -> None:
+        try:
+            ids, frame = self._request(generation, query)
+        except UnsupportedGenerationError as error:
+            answered(error)
+            return
+
+        def ended(outcome: bytes | Exception) -> None:
+            answer: MonitorAnswer | Exception
+            try:
+                raw = self._frame(outcome, query)
+                answer = self._read(generation, ids.request_id, raw, query)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this question's
+                answer = error
+            answered(answer)
+
+        self._in_flight.send(ids.request_id, frame, wave, ended)
+
     async def _query(self, generation: Generation, query: str, deadline: float) -> MonitorAnswer:
+        ids, frame = self._request(generation, query)
+        raw = await self._ask(frame, ids.request_id, deadline, query)
+        return self._read(generation, ids.request_id, raw, query)
+
+    def _request(self, generation: Generation, query: str) -> tuple[RequestIds, bytes]:
         ids = self._hub.ids.next()
         try:
-            frame = codec.encode_monitor(generation, ids, self._reply_port, query)
+            return ids, codec.encode_monitor(generation, ids, self._reply_port, query)
         except ValueError as error:
             raise UnsupportedGenerationError(f"{self.node}: {error}") from error
-        answer = await self._ask(generation, frame, ids.request_id, deadline, query)
+
+    def _read(self, generation: Generation, request_id: int, raw: bytes, query: str) -> MonitorAnswer:
+        answer = self._answer(generation, request_id, raw)
         if answer.method not in (codec.METHOD_MONITOR, codec.METHOD_WORKER_STATS_Z):
             raise MalformedAnswerError(f"{self.node}: {query} was answered by method {answer.method}")
         result = codec.decode_monitor(generation, answer.body)
@@ -469,12 +525,12 @@ class NodeConnection:
         frame = encode(generation, ids, self._reply_port)
         deadline = self._loop.time() + DETECTION_SECONDS
         try:
-            answer = await self._ask(generation, frame, ids.request_id, deadline, "ClientConnect")
+            raw = await self._ask(frame, ids.request_id, deadline, "ClientConnect")
         except HungError:
-            # A frame of another generation is never answered; it must not hold a slot.
+            # A frame of another generation is never answered; it must not hold a place.
             self._in_flight.discard(ids.request_id)
             return None
-        return codec.decode_connect(generation, answer.body)
+        return codec.decode_connect(generation, self._answer(generation, ids.request_id, raw).body)
 
     async def _dials_back(self, local: str) -> bool:
         """Whether the runtime connects to a reply port that only this probe has named."""
@@ -511,23 +567,34 @@ class NodeConnection:
 
     # --- asking -----------------------------------------------------------------------------------
 
-    async def _ask(
-        self, generation: Generation, frame: bytes, request_id: int, deadline: float, what: str
-    ) -> Answer:
+    async def _ask(self, frame: bytes, request_id: int, deadline: float, what: str) -> bytes:
+        outcomes: list[bytes | Exception] = []
+        wave = Wave(self._loop, deadline)
         try:
-            await self._in_flight.slot(deadline)
-            if self._routing_id is None:
-                raise ConnectionLostError(f"{self.node}: connection lost")
-            waiting = self._in_flight.add(request_id, deadline)
-            try:
-                self._hub.send(self._routing_id, frame)
-            except ConnectionLostError as error:
-                self._in_flight.discard(request_id)
-                self._drop(error)
-                raise
-            raw = await waiting
-        except (TimeoutError, asyncio.TimeoutError):
-            raise HungError(f"{self.node} did not answer {what} in time") from None
+            self._in_flight.send(request_id, frame, wave, outcomes.append)
+            await wave.wait()
+        finally:
+            wave.close()
+        return self._frame(outcomes[0], what)
+
+    def _transmit(self, frame: bytes) -> None:
+        if self._routing_id is None:
+            self._in_flight.fail(ConnectionLostError(f"{self.node}: connection lost"))
+            return
+        try:
+            self._hub.send(self._routing_id, frame)
+        except ConnectionLostError as error:
+            self._drop(error)
+
+    def _frame(self, outcome: bytes | Exception, what: str) -> bytes:
+        """The answer frame, where a request ended with one."""
+        if isinstance(outcome, TimeoutError):
+            raise HungError(f"{self.node} did not answer {what} in time")
+        if isinstance(outcome, Exception):
+            raise outcome.with_traceback(None)
+        return outcome
+
+    def _answer(self, generation: Generation, request_id: int, raw: bytes) -> Answer:
         answer = codec.decode_answer(generation, raw)
         if answer.request_id != request_id:
             raise MalformedAnswerError(f"{self.node}: answer to another request")

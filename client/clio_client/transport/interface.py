@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -67,6 +67,10 @@ class MonitorAnswer:
         return next(iter(self.documents.values()), None)
 
 
+Asked = tuple[str, Callable[[MonitorAnswer | Exception], None]]
+"""A query, and what is called with its answer, or with why there is none, as soon as that is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeSession:
     """What is known of the runtime a node currently runs.
@@ -111,6 +115,16 @@ class Transport(Protocol):
 
     async def monitor(self, node: NodeAddress, query: str, deadline: float) -> MonitorAnswer:
         """Ask one query of one node."""
+        ...
+
+    async def monitor_all(
+        self, node: NodeAddress, asked: Sequence[Asked], deadline: float, *, head_start: float = 0.0
+    ) -> None:
+        """Ask several queries of one node together; return when all have been answered or have failed.
+
+        The first is the only one until it has ended, for ``head_start`` seconds at most. Raises no error of
+        the node's: each query's callable is told. Once this was cancelled, none is called any more.
+        """
         ...
 
     def retain(self, nodes: frozenset[NodeAddress]) -> None:

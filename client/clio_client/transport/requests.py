@@ -1,4 +1,4 @@
-"""Matching answers to requests, and limiting how many a node has at once."""
+"""Matching answers to requests, waiting for several at once, and limiting how many a node has."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,10 @@ LOST_AFTER_S: Final = 5.0
 
 OVERDUE_LIMIT_S: Final = 10.0
 """After this long an unanswered request no longer counts as in flight."""
+
+
+Ended = Callable[[bytes | Exception], None]
+"""Called once with a request's answer, or why there is none: TimeoutError, or how its connection ended."""
 
 
 class RequestCounter:
@@ -31,104 +36,154 @@ class RequestCounter:
         return RequestIds(request_id=secrets.randbits(63) + 1, sequence=self._sequence, pid=self._pid)
 
 
+class Wave:
+    """Requests to one node that one caller waits for: with one future and one timer, however many they are.
+
+    What comes is handed on at once, in the order of answers. A task, a future and a timer for each request
+    cost more than all the rest of asking.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+        """Who makes one waits for it (`wait`) and closes it, whatever happens."""
+        self.deadline = deadline
+        self._loop = loop
+        self._pending: dict[int, Ended] = {}
+        self._wakes: asyncio.Future[None] | None = None
+        self._defect: Exception | None = None
+
+    def add(self, request_id: int, ended: Ended) -> None:
+        """Another request, which is about to be sent."""
+        self._pending[request_id] = ended
+
+    def awaits(self, request_id: int) -> bool:
+        """Whether the request has neither ended nor been given up."""
+        return request_id in self._pending
+
+    def end(self, request_id: int, outcome: bytes | Exception) -> bool:
+        """Hand on how a request ended; False when nobody waits for it any more."""
+        ended = self._pending.pop(request_id, None)
+        if ended is None:
+            return False
+        try:
+            ended(outcome)
+        except Exception as defect:  # noqa: BLE001 - `wait` raises it: it is the caller's, not the socket's
+            self._defect = self._defect or defect
+        if not self._pending:
+            self._wake()
+        return True
+
+    async def wait(self, seconds: float | None = None) -> None:
+        """Return when every request has ended, or in ``seconds``.
+
+        At the deadline those that are left end with TimeoutError. Raises what those raised who were told of
+        an answer.
+        """
+        if self._pending:
+            self._wakes = self._loop.create_future()
+            until = self.deadline if seconds is None else self._loop.time() + seconds
+            if until < self.deadline:
+                timer = self._loop.call_at(until, self._wake)
+            else:
+                timer = self._loop.call_at(self.deadline, self._expire)
+            try:
+                await self._wakes
+            finally:
+                timer.cancel()
+                self._wakes = None
+        if self._defect is not None:
+            raise self._defect
+
+    def close(self) -> None:
+        """Give up what has not ended."""
+        self._pending.clear()
+
+    def _expire(self) -> None:
+        for request_id in list(self._pending):
+            self.end(request_id, TimeoutError())
+
+    def _wake(self) -> None:
+        if self._wakes is not None and not self._wakes.done():
+            self._wakes.set_result(None)
+
+
 @dataclass(slots=True)
 class _Flight:
     sent_at: float
-    answer: asyncio.Future[bytes]
-    timer: asyncio.TimerHandle
+    wave: Wave
 
 
 class InFlight:
     """Requests of one connection: at most ``limit`` at a time, however long a node does not answer.
 
-    A request that ran into its deadline keeps its slot until the node answers it or is shown to have
-    lost it, so that a hung node is not sent more and more.
+    A request that was given up keeps its place until the node answers it or is shown to have lost it, so
+    that a hung node is not sent more and more. Those there is no place for are sent in turn.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, limit: int, registry: dict[int, InFlight]) -> None:
-        """``registry`` is shared by all connections: it leads from a request id to whose it is."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        limit: int,
+        registry: dict[int, InFlight],
+        transmit: Callable[[bytes], None],
+    ) -> None:
+        """``registry`` is shared by all connections: it leads from a request id to whose it is.
+
+        ``transmit`` sends a frame; where it cannot, it calls `fail`.
+        """
         self._loop = loop
         self._limit = limit
         self._registry = registry
+        self._transmit = transmit
         self._flights: dict[int, _Flight] = {}
         self._ignored = False
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._queue: deque[tuple[int, bytes, Wave]] = deque()
 
     def __len__(self) -> int:
         return len(self._flights)
 
     @property
     def silent(self) -> bool:
-        """Whether a request that was given up has its slot still, or lost it with nothing answered since."""
-        return self._ignored or any(flight.answer.done() for flight in self._flights.values())
+        """Whether a request that was given up has its place still, or lost it with nothing answered since."""
+        return self._ignored or any(not f.wave.awaits(i) for i, f in self._flights.items())
 
-    async def slot(self, deadline: float) -> None:
-        """Wait until another request may be sent.
-
-        Raises:
-            TimeoutError: not before ``deadline``.
-        """
+    def send(self, request_id: int, frame: bytes, wave: Wave, ended: Ended) -> None:
+        """Send a request as one of ``wave``: now, or when there is a place for it."""
+        wave.add(request_id, ended)
         now = self._loop.time()
-        if now >= deadline:
-            raise TimeoutError
+        if now >= wave.deadline:
+            wave.end(request_id, TimeoutError())
+            return
         self._ignored = self._forget(now - OVERDUE_LIMIT_S) or self._ignored
-        while len(self._flights) >= self._limit:
-            turn = self._loop.create_future()
-            self._waiting.append(turn)
-            timer = self._loop.call_at(deadline, _expire, turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                # It may have been this caller's turn already; then it is the next one's.
-                self._wake()
-                raise
-            finally:
-                timer.cancel()
-                if turn in self._waiting:
-                    self._waiting.remove(turn)
-
-    def add(self, request_id: int, deadline: float) -> asyncio.Future[bytes]:
-        """Register a request about to be sent; the future yields the answer frame or TimeoutError."""
-        answer: asyncio.Future[bytes] = self._loop.create_future()
-        timer = self._loop.call_at(deadline, _expire, answer)
-        self._flights[request_id] = _Flight(self._loop.time(), answer, timer)
-        self._registry[request_id] = self
-        return answer
+        if self._queue:
+            self._queue = deque(waiting for waiting in self._queue if waiting[2].awaits(waiting[0]))
+        self._queue.append((request_id, frame, wave))
+        self._fill()
 
     def discard(self, request_id: int) -> None:
-        """The request was not sent after all, or its answer cannot come."""
-        flight = self._flights.get(request_id)
-        if flight is not None:
-            flight.timer.cancel()
-            flight.answer.cancel()
+        """The answer to the request cannot come, and nobody waits for it."""
+        if request_id in self._flights:
             self._remove(request_id)
-            self._wake()
+            self._fill()
 
     def answered(self, request_id: int, frame: bytes) -> bool:
         """Deliver an answer; False when nobody waits for it any more (late), as is fine."""
         flight = self._flights[request_id]
-        flight.timer.cancel()
         self._ignored = False
         self._remove(request_id)
         self._forget(flight.sent_at - LOST_AFTER_S)
-        self._wake()
-        if flight.answer.done():
-            return False
-        flight.answer.set_result(frame)
-        return True
+        self._fill()
+        return flight.wave.end(request_id, frame)
 
     def fail(self, error: Exception) -> None:
         """End every request with ``error``."""
         self._ignored = False
-        for request_id, flight in list(self._flights.items()):
-            flight.timer.cancel()
-            if not flight.answer.done():
-                flight.answer.set_exception(error)
+        ending = [(request_id, flight.wave) for request_id, flight in self._flights.items()]
+        ending += [(request_id, wave) for request_id, _, wave in self._queue]
+        for request_id in list(self._flights):
             self._remove(request_id)
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_exception(error)
+        self._queue.clear()
+        for request_id, wave in ending:
+            wave.end(request_id, error)
 
     def _remove(self, request_id: int) -> None:
         del self._flights[request_id]
@@ -136,24 +191,21 @@ class InFlight:
 
     def _forget(self, sent_before: float) -> bool:
         gone = [
-            i for i, flight in self._flights.items() if flight.answer.done() and flight.sent_at < sent_before
+            i
+            for i, flight in self._flights.items()
+            if flight.sent_at < sent_before and not flight.wave.awaits(i)
         ]
         for request_id in gone:
             self._remove(request_id)
         if gone:
-            self._wake()
+            self._fill()
         return bool(gone)
 
-    def _wake(self) -> None:
-        free = self._limit - len(self._flights)
-        for turn in list(self._waiting):
-            if free <= 0:
-                return
-            if not turn.done():
-                turn.set_result(None)
-                free -= 1
-
-
-def _expire(future: asyncio.Future[bytes] | asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_exception(TimeoutError())
+    def _fill(self) -> None:
+        """Send those that wait for a place, in turn, as long as there is one."""
+        while self._queue and len(self._flights) < self._limit:
+            request_id, frame, wave = self._queue.popleft()
+            if wave.awaits(request_id):
+                self._flights[request_id] = _Flight(self._loop.time(), wave)
+                self._registry[request_id] = self
+                self._transmit(frame)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import zmq
@@ -14,12 +14,12 @@ from clio_client.protocol import codec
 from clio_client.protocol.codec import Generation, RuntimeIdentity
 from clio_client.transport.connection import NodeConnection
 from clio_client.transport.identity import host_mark
-from clio_client.transport.interface import MonitorAnswer, NodeAddress, NodeSession
+from clio_client.transport.interface import Asked, MonitorAnswer, NodeAddress, NodeSession
 from clio_client.transport.requests import InFlight, RequestCounter
 from clio_client.transport.sockets import ReplySocket, RequestSocket
 
 DEFAULT_REPLY_PORT: Final = 9778
-DEFAULT_MAX_IN_FLIGHT: Final = 4
+DEFAULT_MAX_IN_FLIGHT: Final = 8
 _MAX_SOCKETS: Final = 1 << 16
 
 
@@ -63,6 +63,18 @@ class ZmqTransport:
     async def monitor(self, node: NodeAddress, query: str, deadline: float) -> MonitorAnswer:
         """Ask one query of one node."""
         return await self._connection(node).monitor(query, deadline)
+
+    async def monitor_all(
+        self, node: NodeAddress, asked: Sequence[Asked], deadline: float, *, head_start: float = 0.0
+    ) -> None:
+        """Ask several queries of one node together: one task, future and timer for all of them."""
+        try:
+            connection = self._connection(node)
+        except ClientClosedError as error:
+            for _, answered in asked:
+                answered(error)
+            return
+        await connection.monitor_all(asked, deadline, head_start)
 
     def retain(self, nodes: frozenset[NodeAddress]) -> None:
         """Close connections to every node but these."""

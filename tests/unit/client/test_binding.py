@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import subprocess
 import sys
 import threading
@@ -22,7 +24,7 @@ from clio_client.errors import (
 )
 from clio_client.transport import binding as binding_transport
 from clio_client.transport.binding import BindingTransport, import_binding
-from clio_client.transport.interface import NodeAddress, NodeSession, Transport
+from clio_client.transport.interface import MonitorAnswer, NodeAddress, NodeSession, Transport
 from tests.paths import ROOT
 from tests.unit import recorded
 from tests.unit.client.asking import RuntimeClient
@@ -100,13 +102,30 @@ def test_documents_are_those_of_the_binding(client: RuntimeClient, runtime: Runt
     assert {routing for routing, _ in runtime.calls} == {"physical:3"}
 
 
+def test_questions_that_are_asked_together_are_told_one_by_one(
+    client: RuntimeClient, runtime: Runtime
+) -> None:
+    told: dict[str, MonitorAnswer | Exception] = {}
+
+    async def ask(transport: Transport) -> None:
+        deadline = asyncio.get_running_loop().time() + LONG
+        asked = [(query, functools.partial(told.__setitem__, query)) for query in ("worker_stats", "broken")]
+        await transport.monitor_all(NODE, asked, deadline, head_start=1.0)
+
+    client.call(ask, LONG)
+    answer = told["worker_stats"]
+    assert isinstance(answer, MonitorAnswer)
+    assert answer.sole()
+    assert list(told) == ["worker_stats", "broken"]
+    assert [query for _, query in runtime.calls] == ["worker_stats", "broken"]
+
+
 def test_a_session_tells_what_the_node_calls_itself(client: RuntimeClient, runtime: Runtime) -> None:
     assert _session(client) == NodeSession(None, None, 0, "0.0.0.0")
     assert runtime.calls == [("physical:3", "get_host_info")]
 
 
 def _session(client: RuntimeClient) -> NodeSession:
-    import asyncio
 
     async def ask(transport: Transport) -> NodeSession:
         return await transport.session(NODE, asyncio.get_running_loop().time() + LONG)

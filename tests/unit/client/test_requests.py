@@ -10,29 +10,53 @@ import pytest
 
 from clio_client.errors import ConnectionLostError
 from clio_client.transport import requests
-from clio_client.transport.requests import InFlight, RequestCounter
+from clio_client.transport.requests import InFlight, RequestCounter, Wave
 
 SOON = 0.01
 BOUND = 10.0
 
 
 class Bench:
-    """An InFlight on a running loop."""
+    """An InFlight on a running loop, and what it has sent."""
 
     def __init__(self, limit: int) -> None:
         self.loop = asyncio.get_running_loop()
         self.registry: dict[int, InFlight] = {}
-        self.flights = InFlight(self.loop, limit, self.registry)
+        self.sent: list[int] = []
+        self.flights = InFlight(self.loop, limit, self.registry, self.transmit)
 
-    def add(self, request_id: int, seconds: float = BOUND) -> asyncio.Future[bytes]:
-        return self.flights.add(request_id, self.loop.time() + seconds)
+    def transmit(self, frame: bytes) -> None:
+        self.sent.append(int(frame))
+
+    def wave(self, seconds: float = BOUND) -> Wave:
+        return Wave(self.loop, self.loop.time() + seconds)
+
+    def send(self, request_id: int, wave: Wave) -> list[bytes | Exception]:
+        """How the request will have ended."""
+        outcomes: list[bytes | Exception] = []
+        self.flights.send(request_id, b"%d" % request_id, wave, outcomes.append)
+        return outcomes
+
+    def add(self, request_id: int, seconds: float = BOUND) -> asyncio.Task[bytes]:
+        """One request that is waited for alone."""
+        wave = self.wave(seconds)
+        outcomes = self.send(request_id, wave)
+
+        async def answer() -> bytes:
+            try:
+                await wave.wait()
+            finally:
+                wave.close()
+            (outcome,) = outcomes
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        return self.loop.create_task(answer())
 
     async def overdue(self, request_id: int) -> None:
         with pytest.raises(TimeoutError):
             await self.add(request_id, SOON)
-
-    def wait_for_slot(self, seconds: float = BOUND) -> asyncio.Task[None]:
-        return self.loop.create_task(self.flights.slot(self.loop.time() + seconds))
 
     async def turns(self) -> None:
         """Let everything that can run now run."""
@@ -66,43 +90,62 @@ async def test_answers_find_their_requests_in_any_order(bench: Bench) -> None:
 
 
 @on_loop(2)
-async def test_no_more_than_the_limit_is_let_through(bench: Bench) -> None:
-    for i in (1, 2):
-        await bench.flights.slot(bench.loop.time() + BOUND)
-        bench.add(i)
-    third, fourth = bench.wait_for_slot(), bench.wait_for_slot()
-    await bench.turns()
-    assert not third.done()
+async def test_no_more_than_the_limit_is_sent_and_the_rest_in_turn(bench: Bench) -> None:
+    answers = [bench.add(i) for i in (1, 2, 3, 4)]
+    assert bench.sent == [1, 2]
     bench.flights.answered(1, b"")
-    await third
-    bench.add(3)
-    await bench.turns()
-    assert not fourth.done()
-    bench.flights.answered(2, b"")
-    await fourth
+    assert bench.sent == [1, 2, 3]
+    fifth = bench.add(5)
+    assert bench.sent == [1, 2, 3]
+    for i in (3, 2, 4, 5):
+        bench.flights.answered(i, b"")
+    assert bench.sent == [1, 2, 3, 4, 5]
+    await asyncio.gather(*answers, fifth)
+    assert len(bench.flights) == 0
 
 
 @on_loop(1)
-async def test_waiting_for_a_slot_ends_at_the_deadline(bench: Bench) -> None:
+async def test_waiting_for_a_place_ends_at_the_deadline(bench: Bench) -> None:
     bench.add(1)
-    with pytest.raises(TimeoutError):
-        await bench.wait_for_slot(SOON)
+    await bench.overdue(2)
     bench.flights.answered(1, b"")
-    await bench.wait_for_slot()
+    assert bench.sent == [1]  # nobody waits for the second any more
+    third = bench.add(3)
+    assert bench.sent == [1, 3]
+    bench.flights.answered(3, b"")
+    await third
 
 
 @on_loop(1)
-async def test_an_overdue_request_keeps_its_slot_until_its_late_answer(bench: Bench) -> None:
+async def test_nothing_is_sent_after_its_deadline(bench: Bench) -> None:
+    with pytest.raises(TimeoutError):
+        await bench.add(1, 0.0)
+    assert bench.sent == []
+    assert len(bench.flights) == 0
+    assert not bench.flights.silent
+
+
+@on_loop(1)
+async def test_an_overdue_request_keeps_its_place_until_its_late_answer(bench: Bench) -> None:
     assert not bench.flights.silent
     await bench.overdue(1)
     assert bench.flights.silent
-    waiting = bench.wait_for_slot()
+    bench.add(2)
     await bench.turns()
-    assert not waiting.done()
+    assert bench.sent == [1]
     assert bench.flights.answered(1, b"late") is False
-    await waiting
+    assert bench.sent == [1, 2]
     assert not bench.flights.silent
-    assert bench.registry == {}
+    assert list(bench.registry) == [2]
+
+
+@on_loop(1)
+async def test_questions_that_are_given_up_unsent_do_not_pile_up(bench: Bench) -> None:
+    await bench.overdue(1)
+    for i in range(2, 12):
+        await bench.overdue(i)
+    bench.add(12)
+    assert len(bench.flights._queue) == 1
 
 
 @on_loop(4)
@@ -133,9 +176,9 @@ async def test_a_request_nobody_answers_gives_its_slot_back_in_the_end(bench: Be
     await bench.overdue(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(requests, "OVERDUE_LIMIT_S", 0.0)
-        await bench.flights.slot(bench.loop.time() + BOUND)
-    assert bench.registry == {}
-    assert len(bench.flights) == 0
+        bench.add(2)
+    assert bench.sent == [1, 2]
+    assert list(bench.registry) == [2]
     assert bench.flights.silent
 
 
@@ -148,26 +191,26 @@ async def test_a_node_is_silent_until_it_answers_or_its_connection_ends(bench: B
         await bench.overdue(1)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(requests, "OVERDUE_LIMIT_S", 0.0)
-            await bench.flights.slot(bench.loop.time() + BOUND)
-        answer = bench.add(2)
+            answer = bench.add(2)
         assert bench.flights.silent
         end()
         assert not bench.flights.silent
-        assert answer.done()
+        await asyncio.wait((answer,), timeout=BOUND)
         answer.exception()
 
 
 @on_loop(1)
-async def test_a_failure_ends_requests_and_those_who_wait(bench: Bench) -> None:
+async def test_a_failure_ends_requests_and_those_that_wait(bench: Bench) -> None:
     error = ConnectionLostError("gone")
-    sent, waiting = bench.add(1), bench.wait_for_slot()
+    sent, waiting = bench.add(1), bench.add(2)
     await bench.turns()
     bench.flights.fail(error)
     for ended in (sent, waiting):
         with pytest.raises(ConnectionLostError, match="gone"):
             await ended
     assert bench.registry == {}
-    await bench.flights.slot(bench.loop.time() + BOUND)
+    bench.add(3)
+    assert bench.sent == [1, 3]
 
 
 @on_loop(1)
@@ -178,31 +221,31 @@ async def test_a_failure_after_the_deadline_changes_nothing(bench: Bench) -> Non
 
 
 @on_loop(1)
-async def test_a_discarded_request_frees_its_slot(bench: Bench) -> None:
-    sent, waiting = bench.add(1), bench.wait_for_slot()
-    await bench.turns()
+async def test_a_discarded_request_frees_its_place(bench: Bench) -> None:
+    await bench.overdue(1)
+    bench.add(2)
+    assert bench.sent == [1]
     bench.flights.discard(1)
-    await waiting
-    assert sent.cancelled()
+    assert bench.sent == [1, 2]
     bench.flights.discard(1)  # twice is fine
-    assert bench.registry == {}
+    assert list(bench.registry) == [2]
 
 
 @on_loop(1)
-async def test_a_cancelled_waiter_passes_its_turn_on(bench: Bench) -> None:
+async def test_a_caller_that_is_cancelled_gives_its_turn_to_the_next(bench: Bench) -> None:
     bench.add(1)
-    first, second = bench.wait_for_slot(), bench.wait_for_slot()
+    first = bench.add(2)
+    bench.add(3)
     await bench.turns()
-    bench.flights.answered(1, b"")  # first's turn; before it runs it is cancelled
     first.cancel()
-    await asyncio.wait_for(second, 5)
-    with pytest.raises(asyncio.CancelledError):
-        await first
+    await bench.turns()
+    bench.flights.answered(1, b"")
+    assert bench.sent == [1, 3]
 
 
 @on_loop(2)
 async def test_a_cancelled_caller_leaves_its_request_in_flight(bench: Bench) -> None:
-    task = bench.loop.create_task(_await(bench.add(1)))
+    task = bench.add(1)
     await bench.turns()
     task.cancel()
     await bench.turns()
@@ -211,8 +254,157 @@ async def test_a_cancelled_caller_leaves_its_request_in_flight(bench: Bench) -> 
     assert bench.flights.answered(1, b"") is False
 
 
-async def _await(future: asyncio.Future[bytes]) -> bytes:
-    return await future
+# --- several that are waited for together -----------------------------------------------------------------
+
+
+@on_loop(4)
+async def test_each_answer_of_a_wave_is_handed_on_at_once(bench: Bench) -> None:
+    wave = bench.wave()
+    outcomes = {i: bench.send(i, wave) for i in (1, 2, 3)}
+    assert bench.sent == [1, 2, 3]
+    waiting = bench.loop.create_task(wave.wait())
+    for i in (2, 3):
+        assert bench.flights.answered(i, b"%d" % i)
+    assert outcomes == {1: [], 2: [b"2"], 3: [b"3"]}
+    await bench.turns()
+    assert not waiting.done()
+    assert bench.flights.answered(1, b"1")
+    await asyncio.wait_for(waiting, BOUND)
+    assert outcomes == {1: [b"1"], 2: [b"2"], 3: [b"3"]}
+
+
+@on_loop(4)
+async def test_a_wave_that_has_been_answered_is_not_waited_for(bench: Bench) -> None:
+    wave = bench.wave()
+    await wave.wait()
+    bench.send(1, wave)
+    bench.flights.answered(1, b"")
+    await wave.wait()
+
+
+@on_loop(4)
+async def test_a_lost_question_of_a_wave_costs_the_others_nothing(bench: Bench) -> None:
+    wave = bench.wave(SOON)
+    outcomes = [bench.send(i, wave) for i in (1, 2, 3)]
+    for i in (1, 3):
+        bench.flights.answered(i, b"%d" % i)
+    await asyncio.wait_for(wave.wait(), BOUND)
+    assert bench.loop.time() >= wave.deadline
+    assert outcomes[0] == [b"1"]
+    assert isinstance(outcomes[1][0], TimeoutError)
+    assert outcomes[2] == [b"3"]
+    assert bench.flights.silent
+    assert bench.flights.answered(2, b"late") is False
+    assert [len(each) for each in outcomes] == [1, 1, 1]
+    assert not bench.flights.silent
+
+
+@on_loop(2)
+async def test_the_deadline_of_a_wave_ends_what_has_not_been_sent_too(bench: Bench) -> None:
+    wave = bench.wave(SOON)
+    outcomes = [bench.send(i, wave) for i in (1, 2, 3)]
+    await asyncio.wait_for(wave.wait(), BOUND)
+    assert [type(each) for (each,) in outcomes] == [TimeoutError] * 3
+    assert bench.sent == [1, 2]
+    assert sorted(bench.registry) == [1, 2]
+
+
+@on_loop(4)
+async def test_a_head_start_ends_when_it_is_over_or_with_the_answer(bench: Bench) -> None:
+    wave = bench.wave()
+    outcome = bench.send(1, wave)
+    await asyncio.wait_for(wave.wait(SOON), BOUND)
+    assert outcome == []
+    assert not bench.flights.silent  # it is waited for still
+    bench.loop.call_later(SOON, bench.flights.answered, 1, b"1")
+    await asyncio.wait_for(wave.wait(BOUND * 2), BOUND)
+    assert outcome == [b"1"]
+
+
+@on_loop(4)
+async def test_a_head_start_does_not_outlast_the_deadline(bench: Bench) -> None:
+    wave = bench.wave(SOON)
+    outcome = bench.send(1, wave)
+    await asyncio.wait_for(wave.wait(BOUND * 2), BOUND)
+    assert isinstance(outcome[0], TimeoutError)
+
+
+@on_loop(4)
+async def test_a_wave_that_is_cancelled_tells_nobody_any_more(bench: Bench) -> None:
+    wave = bench.wave()
+    outcomes = [bench.send(i, wave) for i in (1, 2)]
+
+    async def wait() -> None:
+        try:
+            await wave.wait()
+        finally:
+            wave.close()
+
+    task = bench.loop.create_task(wait())
+    await bench.turns()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert bench.flights.silent
+    assert bench.flights.answered(1, b"late") is False
+    bench.flights.fail(ConnectionLostError("gone"))
+    assert outcomes == [[], []]
+
+
+@on_loop(2)
+async def test_a_lost_connection_ends_a_wave_where_it_is(bench: Bench) -> None:
+    wave = bench.wave()
+    outcomes = [bench.send(i, wave) for i in (1, 2, 3, 4)]
+    bench.flights.answered(1, b"1")
+    bench.flights.fail(ConnectionLostError("gone"))
+    await asyncio.wait_for(wave.wait(), BOUND)
+    assert outcomes[0] == [b"1"]
+    assert [type(each) for (each,) in outcomes[1:]] == [ConnectionLostError] * 3
+    assert bench.sent == [1, 2, 3]
+    assert bench.registry == {}
+    assert not bench.flights.silent
+
+
+@on_loop(4)
+async def test_a_connection_lost_while_sending_ends_what_follows(bench: Bench) -> None:
+    def broken(frame: bytes) -> None:
+        bench.sent.append(int(frame))
+        bench.flights.fail(ConnectionLostError("gone"))
+
+    bench.flights._transmit = broken
+    wave = bench.wave()
+    outcomes = [bench.send(i, wave) for i in (1, 2)]
+    await asyncio.wait_for(wave.wait(), BOUND)
+    assert [type(each) for (each,) in outcomes] == [ConnectionLostError] * 2
+    assert len(bench.flights) == 0
+
+
+@on_loop(4)
+async def test_a_second_answer_to_a_question_is_nobodys(bench: Bench) -> None:
+    wave = bench.wave()
+    outcomes = [bench.send(i, wave) for i in (1, 2)]
+    bench.flights.answered(1, b"first")
+    assert 1 not in bench.registry  # so that the transport finds nobody whose it could be
+    assert wave.end(1, b"second") is False
+    bench.flights.answered(2, b"2")
+    await wave.wait()
+    assert outcomes == [[b"first"], [b"2"]]
+
+
+@on_loop(4)
+async def test_a_defect_of_who_is_told_reaches_who_waits_and_not_the_socket(bench: Bench) -> None:
+    wave = bench.wave()
+
+    def broken(_: bytes | Exception) -> None:
+        raise ZeroDivisionError("a defect")
+
+    bench.flights.send(1, b"1", wave, broken)
+    other = bench.send(2, wave)
+    for i in (1, 2):
+        assert bench.flights.answered(i, b"%d" % i)
+    with pytest.raises(ZeroDivisionError):
+        await wave.wait()
+    assert other == [b"2"]
 
 
 def test_request_ids_are_unpredictable_and_fit_their_fields() -> None:

@@ -34,12 +34,12 @@ class Bench:
         self._loop.time = lambda: real() + self.ahead  # type: ignore[method-assign]
         self.poller = NodePoller(member(), PollOptions(**options), PollSlots())
 
-    def poll(self, topics: frozenset[Topic] = ALL) -> NodeSnapshot:
+    def poll(self, topics: frozenset[Topic] = ALL, into: NodeSnapshot | None = None) -> NodeSnapshot:
         self.node.asked.clear()
 
         async def ask() -> NodeSnapshot:
             deadline = asyncio.get_running_loop().time() + 5
-            snapshot = NodeSnapshot(self.poller.member)
+            snapshot = into or NodeSnapshot(self.poller.member)
             await self.poller.poll(snapshot, self.transport, topics, deadline)
             return snapshot
 
@@ -165,6 +165,57 @@ def test_a_first_question_that_is_lost_does_not_cost_the_others(bench: MakeBench
     assert snapshot.newest is not None
     assert isinstance(snapshot.results[Topic.WORKERS].error, HungError)
     assert snapshot.round_trip is None
+
+
+def test_what_is_answered_is_known_while_other_questions_are_not(bench: MakeBench) -> None:
+    node = MemoryNode()
+    b = bench(node)
+    b.poll()
+    node.gate, node.gated = threading.Event(), frozenset({"pool_stats://512.1:local:stats"})
+    snapshot = NodeSnapshot(b.poller.member)
+    known: list[set[Topic]] = []
+
+    def look() -> None:
+        known.append(set(snapshot.results))
+        assert node.gate is not None
+        node.gate.set()
+
+    b.later(0.1, look)
+    b.poll(into=snapshot)
+    assert known == [ALL - {Topic.BDEVS}]
+    assert set(snapshot.results) == ALL
+    assert {pool.container.pool_id for pool in snapshot.bdevs} == {"301.0", "512.1", "513.1"}
+
+
+@pytest.mark.parametrize("answer", [1, b"\xc1"])
+def test_a_first_question_that_fails_has_no_round_trip(bench: MakeBench, answer: int | bytes) -> None:
+    snapshot = bench(MemoryNode(answers={"worker_stats": answer})).poll()
+    assert snapshot.round_trip is None
+    assert snapshot.up
+
+
+def test_a_ring_that_stands_still_is_looked_at_while_another_question_hangs(bench: MakeBench) -> None:
+    node = MemoryNode(samples=[sample(i) for i in range(50)])
+    b = bench(node, timeout=0.5)
+    b.poll()
+    b.ahead += 30
+    node.gate, node.gated = threading.Event(), frozenset({"pool_stats://512.1:local:stats"})
+    snapshot = b.poll()
+    assert "system_stats:0" in node.asked
+    assert snapshot.results[Topic.SYSTEM].error is None
+    assert isinstance(snapshot.results[Topic.BDEVS].error, HungError)
+    assert {pool.container.pool_id for pool in snapshot.bdevs} == {"301.0", "513.1"}
+
+
+def test_a_ring_that_stands_still_and_hangs_costs_its_topic_only(bench: MakeBench) -> None:
+    node = MemoryNode(samples=[sample(i) for i in range(50)])
+    b = bench(node, timeout=0.5)
+    b.poll()
+    b.ahead += 30
+    node.gate, node.gated = threading.Event(), frozenset({"system_stats:0"})
+    snapshot = b.poll()
+    failed = {topic for topic, result in snapshot.results.items() if result.error is not None}
+    assert failed == {Topic.SYSTEM}
 
 
 def test_questions_are_counted_over_scrapes(bench: MakeBench) -> None:

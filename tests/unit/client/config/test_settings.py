@@ -80,7 +80,7 @@ def test_the_briefest_files_are_the_defaults() -> None:
         assert settings == Settings(path=Path("/etc/clio/exporter.yml"))
     assert Settings().path is None
     assert Settings().clusters == (ClusterSettings(),)
-    assert RuntimeSettings() == RuntimeSettings(3.0, 9778, None, "zmq", 4)
+    assert RuntimeSettings() == RuntimeSettings(3.0, 9778, None, "zmq", 8)
 
 
 def test_settings_are_frozen() -> None:
