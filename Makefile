@@ -11,13 +11,14 @@ SOAK_SECONDS ?= 3600
 FUZZ_ARGS ?=
 MUTANTS_ARGS ?=
 BENCH_ARGS ?=
+PROFILE_ARGS ?=
 # Processes that share the tests. Most tests wait for real parts, so more than two processors can run at once.
 WORKERS ?= 4
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.clio-exporter-installed
 
-.PHONY: help setup system-packages demo test test-fast lint format docs alert-tables rules dashboards soak fuzz bench mutants release clean distclean
+.PHONY: help setup system-packages demo test test-fast lint format docs alert-tables rules dashboards soak fuzz bench profile mutants release clean distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +77,9 @@ fuzz: setup ## Give a million damaged inputs to every decoder of foreign bytes (
 
 bench: setup ## Measure scrapes of simulated and real nodes as ratios (BENCH_ARGS=--write puts them into docs/performance.md)
 	$(BIN)/python -m tests.bench.scale $(BENCH_ARGS)
+
+profile: setup ## Record where a scrape's time goes with py-spy, as a flame graph in .profile (PROFILE_ARGS="--help")
+	@$(BIN)/python -m tests.bench.profile $(PROFILE_ARGS)
 
 mutants: setup ## Break core modules in a sample of places, and see which the unit tests notice (an hour; MUTANTS_ARGS="--help")
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -e '.[mutants]'

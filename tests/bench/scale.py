@@ -55,31 +55,30 @@ class Cost:
 @contextmanager
 def exporter(hostfile: Path, port: int) -> Iterator[psutil.Process]:
     """An exporter process that answers on ``port``."""
-    command = [
-        sys.executable,
-        "-m",
-        "clio_exporter",
-        f"--hostfile={hostfile}",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]
-    with subprocess.Popen([*command, "--log.level=error"]) as process:
+    with subprocess.Popen(exporter_command(hostfile, port)) as process:
         try:
-            wait_ready(f"http://127.0.0.1:{port}/-/ready")
+            wait_ready(f"http://127.0.0.1:{port}/-/ready", process)
             yield psutil.Process(process.pid)
         finally:
             process.terminate()
             process.wait(30)
 
 
-def wait_ready(url: str) -> None:
-    """Wait until the URL answers 200."""
+def exporter_command(hostfile: Path, port: int) -> list[str]:
+    """How an exporter of these hosts is started."""
+    options = [f"--hostfile={hostfile}", f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]
+    return [sys.executable, "-m", "clio_exporter", *options]
+
+
+def wait_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Wait until the URL answers 200, as long as the process lives."""
     end = time.monotonic() + START_SECONDS
     while True:
         try:
             with urllib.request.urlopen(url, timeout=1):
                 return
         except OSError:
-            if time.monotonic() > end:
+            if time.monotonic() > end or process.poll() is not None:
                 raise
             time.sleep(0.05)
 
