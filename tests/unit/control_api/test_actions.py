@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -99,6 +100,7 @@ def test_an_action_is_running_until_its_outcome_is_known(desk: Desk) -> None:
     assert desk.runner.busy_with(plan()) is None
     assert desk.runner.find(action.id) is action
     assert desk.runner.find("0") is None
+    assert re.fullmatch(r"[0-9a-f]{16}", action.id)
     assert desk.events() == [("begin", None), ("end", "success")]
     begin, end = desk.lines()
     assert begin["id"] == end["id"] == action.id
@@ -184,6 +186,37 @@ def test_an_internal_error_is_an_outcome_too(desk: Desk) -> None:
     assert "secret detail" not in action.message
     assert desk.runner.busy_with(plan()) is None
     assert desk.events()[-1] == ("end", "error")
+    assert action.result.returncode == desk.lines()[-1]["returncode"] == -1
+
+
+def test_the_log_has_what_went_wrong(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    desk.performer.go.set()
+    action = desk.start()
+    assert action.wait == 0
+    assert action.done.wait(20)
+    assert "error=None" in capsys.readouterr().out
+    desk.performer.work = lambda _action: ActionResult("failure", 3, error="exit status 3")
+    assert desk.start().done.wait(20)
+    assert "error='exit status 3'" in capsys.readouterr().out
+
+
+def test_where_no_thread_can_be_started_nothing_has_happened(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(Unavailable, match="new thread; try again") as refused:
+            desk.start()
+    assert refused.value.written
+    assert desk.events() == [("begin", None), ("end", "error")]
+    assert desk.lines()[-1]["returncode"] == -1
+    assert desk.count("restart", "error") == 1
+    assert desk.runner.busy_with(plan()) is None
+    desk.performer.go.set()
+    assert desk.start().done.wait(20)
 
 
 def test_nothing_begins_that_cannot_be_written_down(desk: Desk) -> None:

@@ -13,6 +13,7 @@ from clio_client import questions
 from clio_client.errors import HungError, MalformedAnswerError, QueryFailedError, RefusedError
 from clio_client.protocol.codec import RuntimeIdentity
 from clio_exporter.poller import NodePoller, PollOptions, PollSlots
+from clio_exporter.settings import CollectorSettings
 from clio_exporter.snapshot import NodeSnapshot, Topic
 from tests.unit import recorded
 from tests.unit.memory_transport import MemoryNode, MemoryTransport, member
@@ -279,6 +280,12 @@ def test_first_contact_decodes_the_tail_only(bench: MakeBench, monkeypatch: pyte
     assert 30 <= kept[0] <= 40
 
 
+def test_what_is_kept_unless_it_is_said_otherwise() -> None:
+    options, collectors = PollOptions(), CollectorSettings()
+    assert options.peak_window == collectors.node_peak_window_seconds == 60
+    assert (options.timeout, options.container_interval) == (3.0, 60.0)
+
+
 def test_a_spike_between_two_scrapes_is_kept_for_the_window(bench: MakeBench) -> None:
     node = MemoryNode(samples=[sample(i, ram_available_bytes=50) for i in range(10)])
     b = bench(node, peak_window=60)
@@ -352,6 +359,45 @@ def test_a_restart_nothing_tells_of_is_seen_however_often_one_asks(bench: MakeBe
         found.append(None if newest is None else newest.event_id)
     assert found[0] == 49
     assert found[-1] == 2
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 0), (50, 0), (2, 1)])
+def test_a_ring_that_has_less_than_before_is_another_runtimes(
+    bench: MakeBench, before: int, after: int
+) -> None:
+    node = MemoryNode(samples=[sample(i, 99.0) for i in range(before)], identity=None)
+    b = bench(node)
+    b.poll()
+    b.ahead += 30
+    node.samples = [sample(i, 5.0) for i in range(after)]
+    snapshot = b.poll()
+    assert (snapshot.newest is None) == (after == 0)
+    assert snapshot.peaks.cpu_usage_pct == (5 if after else None)
+    b.poll()
+    assert "container_stats" in node.asked
+
+
+def test_an_empty_ring_is_no_reason_to_forget(bench: MakeBench) -> None:
+    node = MemoryNode(samples=[])
+    b = bench(node)
+    b.poll()
+    b.ahead += 30
+    snapshot = b.poll()
+    assert snapshot.newest is None
+    assert "container_stats" not in node.asked
+
+
+def test_another_number_is_told_once(bench: MakeBench, capsys: pytest.CaptureFixture[str]) -> None:
+    node = MemoryNode(samples=[sample(0, node_id=0)])
+    b = bench(node)
+    b.poll()
+    node.samples = [sample(i, node_id=None) for i in range(2)]
+    b.poll()
+    assert "differently" not in capsys.readouterr().out
+    for end in (3, 4):
+        node.samples = [sample(i, node_id=3) for i in range(end)]
+        b.poll()
+    assert capsys.readouterr().out.count("differently") == 1
 
 
 def test_a_ring_that_stands_still_is_not_fetched_at_every_scrape(bench: MakeBench) -> None:
