@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -39,10 +39,11 @@ from clio_exporter.job import marks, nodes, state
 from clio_exporter.report import build, source
 from clio_exporter.report.questions import Range
 from clio_exporter.service_client import Answer, Service
-from clio_exporter.top import sources, view
+from clio_exporter.top import saved, sources, view
 from clio_exporter.top.frame import read_frame
 from clio_web import webconfig
 from clio_web.arrival import missing, missing_hello
+from clio_web.auth import PasswordChecker
 from clio_web.errors import WebConfigError
 from tests.fuzz.http_requests import control_api_requests, exporter_requests, shaped, taken_apart
 from tests.fuzz.mutate import PARTS
@@ -292,6 +293,31 @@ def _doctor(service: Service) -> None:
     list(checks_services.control_api(services.look_at_control_api(service)))
 
 
+def _saved(service: Service) -> None:
+    job = state.Job("host", {"job_id": "1"}, 1, 1.0, 1000.0, 1100.0)
+    with mock.patch.multiple(
+        saved, state=mock.Mock(load=lambda _: job), server=_NoServer, Service=lambda *_: service
+    ):
+        source_of_frames = saved.Saved(Path("/nonexistent"), None)
+        frame = source_of_frames.frame(None)
+        view.printed(frame, parse_search(""), "tasks", 100)
+        for key in frame.nodes:
+            source_of_frames.curves(key, frame.at, 1.0, 10)
+
+
+class _NoServer:
+    """The job's Prometheus is what answers."""
+
+    @staticmethod
+    def running_prometheus(_job: state.Job) -> None:
+        """None of the job's own."""
+
+    @staticmethod
+    def asked(*_: Any) -> contextlib.AbstractContextManager[str]:
+        """One on its data."""
+        return contextlib.nullcontext("http://127.0.0.1:9090")
+
+
 def _metrics_text(data: bytes) -> None:
     """Two scrapes, with a line of dashes between them."""
     frame = None
@@ -321,6 +347,31 @@ def _language(data: bytes) -> None:
     missing_hello(data)
 
 
+class _Checker(PasswordChecker):
+    """Knows everybody: what a password costs is not what is tried."""
+
+    def check(self, users: Mapping[str, str], user: str, password: str, client: str = "") -> bool:
+        return user in users and bool(password.encode("utf-8", "surrogatepass"))
+
+
+@contextlib.contextmanager
+def _basic_auth(home: Path) -> Iterator[Decode]:
+    """The header Authorization, as WSGI has it."""
+    path = home / "web.yaml"
+    path.write_bytes((CORPUS / "web-config" / "seed-2").read_bytes())
+    app = webconfig.WebConfigMiddleware(lambda *_: [], webconfig.WebConfigStore(path), _Checker())
+
+    def decode(data: bytes) -> None:
+        environ = {
+            "HTTP_AUTHORIZATION": data.decode("latin-1"),
+            "REQUEST_METHOD": "GET",
+            "REMOTE_ADDR": "::1",
+        }
+        b"".join(app(environ, lambda *_: None))
+
+    yield decode
+
+
 def _notification(data: bytes) -> None:
     with contextlib.suppress(ValueError, RecursionError):  # what is no JSON the reading of bodies refuses
         document = json.loads(data)
@@ -348,6 +399,7 @@ DECODERS: Final[tuple[Decoder, ...]] = (
     Decoder("http-control", 6, (), control_api_requests),
     Decoder("request-exporter", 8, (), _shaped(exporter_requests), lambda: _parts("http-exporter")),
     Decoder("request-control", 8, (), _shaped(control_api_requests), lambda: _parts("http-control")),
+    Decoder("basic-auth", 4, (), _basic_auth),
     Decoder("language", 10, (), _plain(_language)),
     Decoder("notification", 4, (BadRequest,), _plain(_notification)),
     Decoder(
@@ -375,6 +427,7 @@ DECODERS: Final[tuple[Decoder, ...]] = (
     Decoder("alerts", 4, (alerts.AlertsError,), _plain(alerts.read_answer)),
     Decoder("report", 3, (ConfigError,), _service(_report)),
     Decoder("backfill", 4, (ConfigError,), _service(_live)),
+    Decoder("saved", 2, (ConfigError, sources.SourceError), _service(_saved)),
     Decoder("doctor", 2, (), _service(_doctor)),
     Decoder("metrics", 6, (sources.SourceError,), _plain(_metrics_text)),
 )  # fmt: skip

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from clio_client.config.errors import ConfigError
 from clio_client.config.fields import Field, parse_duration
 from clio_exporter.job import marks, server, state
 from clio_exporter.moments import read_moment
 from clio_exporter.report import source
-from clio_exporter.service_client import Service
+from clio_exporter.service_client import Answer, OddAnswerError, Service
 from clio_exporter.top.frame import COUNTERS, METRICS, Frame, Key, Sample, key_of, put_rate, read_nodes
 from clio_exporter.top.sources import SourceError
+
+_T = TypeVar("_T")
 
 START_SECONDS: Final = 60.0
 """What Prometheus may take to serve: it reads what a killed job has written ahead."""
@@ -139,7 +142,7 @@ class Saved:
         began, step = self._job.began, max(0.1, self._job.interval)
         until = min(self._end, began + max(_FIRST_SECONDS, 10 * step))
         found = self._query_range("min(timestamp(clio_node_up))", began, until, step)
-        return min(found[0][1], self._end) if found else began
+        return min(found[0][1], self._end) if found and not math.isnan(found[0][1]) else began
 
     def _meant(self, start: Moment) -> float:
         at = self._begin + start.seconds if start.from_begin else start.seconds
@@ -165,8 +168,8 @@ class Saved:
 
     def _ask(self, expression: str, at: float) -> list[Sample]:
         """An instant vector."""
-        found = self._data("/api/v1/query", query=expression, time=f"{at:.3f}")
-        return [_sample(element["metric"], element["value"][1]) for element in found]
+        found = self._data(Answer.vector, "/api/v1/query", query=expression, time=f"{at:.3f}")
+        return [(labels.get("__name__", ""), labels, value) for labels, value in found]
 
     def _ask_range(self, expression: str, begin: float, end: float, step: float) -> list[float]:
         return [value for _, value in self._query_range(expression, begin, end, step)]
@@ -176,21 +179,20 @@ class Saved:
     ) -> list[tuple[float, float]]:
         """Times and values of the one series of an expression; empty where there is none."""
         found = self._data(
-            "/api/v1/query_range",
+            Answer.matrix, "/api/v1/query_range",
             query=expression, start=f"{begin:.3f}", end=f"{end:.3f}", step=f"{step:.3f}",
         )  # fmt: skip
-        return [(float(at), float(value)) for at, value in found[0]["values"]] if found else []
+        return found[0][1] if found else []
 
-    def _data(self, path: str, **query: str) -> list[Any]:
+    def _data(self, read: Callable[[Answer], _T], path: str, **query: str) -> _T:
         answer = self._service.get(path, **query)
-        result = answer.data.get("result")
-        if not answer.ok or not isinstance(result, list):
-            raise SourceError(f"the job's Prometheus ({self._service.url}): {answer}")
-        return result
-
-
-def _sample(metric: Mapping[str, str], value: str) -> Sample:
-    return metric.get("__name__", ""), metric, float(value)
+        try:
+            if answer.ok:
+                return read(answer)
+            problem = str(answer)
+        except OddAnswerError as error:
+            problem = str(error)
+        raise SourceError(f"the job's Prometheus ({self._service.url}): {problem}")
 
 
 def _written(at: float) -> str:
