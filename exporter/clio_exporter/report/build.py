@@ -14,8 +14,8 @@ from clio_exporter.service_client import Matrix, Vector
 SHOWN_WORKERS = 20
 SHOWN_SERIES = 8
 STRAGGLER = 0.5
-_LONGEST_NUMBER = 10
 """A node that did less than this part of the median's tasks."""
+_LONGEST_NUMBER = 10
 
 _Key = tuple[str, ...]
 
