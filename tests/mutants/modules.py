@@ -24,16 +24,13 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     f"{_EXPORTER}/engine.py": (f"{_TESTS}/exporter/test_engine.py",),
     f"{_EXPORTER}/exposition.py": (f"{_TESTS}/exporter/test_exposition.py",),
     f"{_EXPORTER}/labels.py": (f"{_TESTS}/exporter/test_labels.py",),
-    f"{_EXPORTER}/peaks.py": (f"{_TESTS}/exporter/test_poller.py", f"{_TESTS}/exporter/test_engine.py"),
+    f"{_EXPORTER}/peaks.py": (f"{_TESTS}/exporter/test_peaks.py",),
     f"{_EXPORTER}/poller.py": (f"{_TESTS}/exporter/test_poller.py",),
     f"{_EXPORTER}/slots.py": (f"{_TESTS}/exporter/test_slots.py",),
     f"{_EXPORTER}/write_time.py": (f"{_TESTS}/exporter/test_write_time.py",),
     f"{_CONTROL}/action_store.py": (f"{_TESTS}/control_api/test_actions.py",),
     f"{_CONTROL}/actions.py": (f"{_TESTS}/control_api/test_actions.py",),
-    f"{_CONTROL}/origins.py": (
-        f"{_TESTS}/control_api/test_proxies.py",
-        f"{_TESTS}/control_api/test_access.py",
-    ),
+    f"{_CONTROL}/origins.py": (f"{_TESTS}/control_api/test_origins.py",),
     f"{_CONTROL}/performer.py": (f"{_TESTS}/control_api/test_performer.py",),
     f"{_CONTROL}/ratelimit.py": (f"{_TESTS}/control_api/test_tokens.py",),
     f"{_CLIENT}/transport/connection.py": (

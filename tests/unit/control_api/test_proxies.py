@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from clio_client.config.errors import ConfigError
 from clio_control_api.cli import application, settings_from
 from clio_control_api.exposure import Auth, auth_of, forwarding_header
-from clio_control_api.origins import own_origin, parse_authority
 from clio_control_api.proxies import ForwardedMiddleware, client_of
 from clio_control_api.settings import Settings
 
@@ -96,45 +95,6 @@ def test_scheme_and_host_are_those_of_the_first_proxy() -> None:
     # One value alone is the last proxy's.
     assert passed_on(2, **{**told, "FOR": "192.0.2.1, 10.0.0.1"}) == outer
     assert passed_on(1, FOR="192.0.2.1", PROTO="file", HOST="a/b") == {**direct, "REMOTE_ADDR": "192.0.2.1"}
-
-
-@pytest.mark.parametrize(
-    ("text", "parsed"),
-    [
-        ("a.example", ("a.example", None)),
-        ("A:80", ("a", 80)),
-        ("a:", ("a", None)),
-        ("[::1]:5000", ("::1", 5000)),
-        ("[::1]", ("::1", None)),
-        ("[0:0::1]", ("::1", None)),
-        *(
-            (text, None)
-            for text in (
-                "",
-                "a:65536",
-                "a:x",
-                "[::",
-                "[x]",
-                "[:::]",
-                "::1",
-                "a b",
-                "a/b",
-                "u@a",
-                "a:1:2",
-                "é",
-            )
-        ),
-    ],
-)
-def test_authorities(text: str, parsed: tuple[str, int | None] | None) -> None:
-    assert parse_authority(text) == parsed
-
-
-def test_own_origins() -> None:
-    assert own_origin("HTTP", "A:80") == "http://a"
-    assert own_origin("https", "a:80") == "https://a:80"
-    assert own_origin("https", "[::1]:443") == "https://[::1]"
-    assert own_origin("https", "a:99999") is None
 
 
 # --- what needs a token -----------------------------------------------------------------------------------
