@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import math
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -22,6 +21,8 @@ Vector = list[tuple[Labels, float]]
 Matrix = list[tuple[Labels, list[tuple[float, float]]]]
 
 _MAX_TOKEN: Final = 4096
+_LATEST: Final = 2.0**40
+"""Seconds; what is beyond is the time of nothing."""
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Of an answer: that of an exporter of 4,096 nodes is 40 MB."""
 
@@ -140,7 +141,7 @@ def _sample(pair: Any) -> tuple[float, float]:
         found = float(at), float(value)
     except (ValueError, TypeError, OverflowError):
         raise OddAnswerError("a value is not a pair of time and number") from None
-    if not math.isfinite(found[0]):
+    if not abs(found[0]) < _LATEST:
         raise OddAnswerError("a value has no time")
     return found
 

@@ -304,6 +304,7 @@ def test_what_is_no_target_or_rule_is_passed_over() -> None:
     "result",
     [
         1, "x", [{"metric": {}}], [{"value": [1]}], [{"value": [1, "one"]}], [{"value": ["NaN", "1"]}],
+        [{"value": [1e308, "1"]}],
         [{"value": [1, 10**400]}], [{"values": [1]}], [{"values": 1}], [{"values": [[1, "1", 2]]}],
     ],
 )  # fmt: skip
