@@ -22,7 +22,7 @@ from clio_client.config.errors import ConfigError
 from clio_exporter import flags
 from clio_exporter.job import processes, server, state
 from clio_exporter.job.nodes import find_job
-from clio_exporter.job.processes import HOST, MARK, Detached, EndedEarlyError, free_port
+from clio_exporter.job.processes import HOST, MARK, Detached, EndedEarlyError, free_port, signals_deferred
 from clio_exporter.job.state import Job, StartRecord
 from clio_exporter.sd_file import TargetFile
 from clio_web import processes as any_processes
@@ -237,14 +237,17 @@ def _exporter(
             f"--web.listen-address={HOST}:{port}",
             *(f"--label={name}={value}" for name, value in labels.items()), *arguments,
         ]  # fmt: skip
-        exporter = run("exporter", command, log, port)
+        exporter = None
         try:
+            with signals_deferred():
+                exporter = run("exporter", command, log, port)
             exporter.wait_ready(deadline)
         except EndedEarlyError as error:
             if left == 0 or "in use" not in str(error):
                 raise ConfigError("exporter", str(error), "Mend that, and start again") from None
         except BaseException:
-            exporter.end(EXPORTER_STOP_SECONDS)
+            if exporter is not None:
+                exporter.end(EXPORTER_STOP_SECONDS)
             raise
         else:
             return exporter

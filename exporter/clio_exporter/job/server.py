@@ -9,10 +9,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import psutil
 import yaml
 
 from clio_client.config.errors import ConfigError
-from clio_exporter.job.processes import HOST, Detached, EndedEarlyError, HeldError, free_port, running
+from clio_exporter.job.processes import (
+    HOST,
+    Detached,
+    EndedEarlyError,
+    HeldError,
+    free_port,
+    running,
+    signals_deferred,
+)
 from clio_exporter.job.state import DATA, Job, ProcessRecord
 from clio_exporter.kit import rules
 
@@ -73,11 +82,6 @@ def start(
         ConfigError: it does not serve in time, or cannot.
     """
     log = directory / "prometheus.log"
-    held = ConfigError(
-        str(directory),
-        "is open in another Prometheus",
-        "End that one (`clio-exporter job open` or `top`), or ask it with --prometheus URL",
-    )
     for left in reversed(range(TRIES)):
         port = free_port()
         command = [
@@ -88,24 +92,37 @@ def start(
             "--storage.tsdb.retention.time=100y",
             f"--web.listen-address={HOST}:{port}",
         ]
+        server = None
         try:
-            # Its own lock is off in Debian's build; two would spoil the data.
-            server = run("prometheus", command, log, port, alone=True)
-        except HeldError:
-            raise held from None
-        try:
+            with signals_deferred():
+                # Its own lock is off in Debian's build; two would spoil the data.
+                server = run("prometheus", command, log, port, alone=True)
             server.wait_ready(deadline)
+        except HeldError:
+            raise _held(directory) from None
         except EndedEarlyError as error:
             if "lock DB directory" in str(error):
-                raise held from None
+                raise _held(directory) from None
             if left == 0 or "address already in use" not in str(error):
                 raise ConfigError(str(log), f"says: {error}", "Mend that, and start again") from None
         except BaseException:
-            server.end(STOP_SECONDS)
+            if server is not None:
+                server.end(STOP_SECONDS)
             raise
         else:
             return server
     raise AssertionError("unreachable")
+
+
+def _held(directory: Path) -> ConfigError:
+    """That another Prometheus has the data, and which, where it runs on this host under a name we can see."""
+    data = f"--storage.tsdb.path={(directory / DATA)}"
+    found = [p.pid for p in psutil.process_iter(["cmdline"]) if data in (p.info["cmdline"] or ())]
+    return ConfigError(
+        str(directory),
+        f"is open in another Prometheus{f' (pid {found[0]})' if found else ''}",
+        "End that one (`clio-exporter job open` or `top`), or ask it with --prometheus URL",
+    )
 
 
 @contextlib.contextmanager
