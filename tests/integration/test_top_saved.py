@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -217,17 +217,13 @@ def test_errors(
     assert "--job: is given with --from" in said(*job, "--from", "http://127.0.0.1:1")
     assert "cannot be read: No such file" in said("--job", str(tmp_path / "missing"))
     assert "cannot be read: No such file" in said("--job", str(tmp_path))
-    with server.opened(directory, 60):
-        assert "is open in another Prometheus" in said_beside(capsys, *job)
+    with server.opened(directory, 60) as other:
+        assert top(*job) == 2
+        assert f"is open in another Prometheus (pid {other.record.pid})" in capsys.readouterr().err
     shutil.rmtree(directory / state.DATA)
     assert "has no data of Prometheus" in said(*job)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "prometheus: is not on PATH" in said(*job)
-
-
-def said_beside(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert top(*arguments) == 2
-    return capsys.readouterr().err
 
 
 def children() -> list[psutil.Process]:
@@ -236,36 +232,44 @@ def children() -> list[psutil.Process]:
 
 
 def test_a_job_that_runs_is_asked_at_its_own_prometheus(tmp_path: Path) -> None:
+    """While it runs, when its nodes have gone, and after its end: what was then is shown, nothing older."""
     hosts, directory = tmp_path / "hosts", tmp_path / "job"
-    with SimulatorProcess("--nodes", "2", "--base-port", str(free_port(20)), "--hostfile", str(hosts)):
-        at = ["--directory", str(directory)]
+
+    def shows(*expected: str) -> bool:
+        told = run_exporter(tmp_path, "top", "--once", "--job", str(directory))
+        assert told.returncode == 0, told.stderr
+        lines = told.stdout.splitlines()
+        return lines[0].startswith("job r  ") and any(map(lines[1].startswith, expected))
+
+    with ExitStack() as simulated:
+        simulated.enter_context(
+            SimulatorProcess("--nodes", "2", "--base-port", str(free_port(20)), "--hostfile", str(hosts))
+        )
         started = run_exporter(
-            tmp_path, "job", "start", *at, "--hostfile", str(hosts), "--id", "r",
+            tmp_path, "job", "start", "--directory", str(directory), "--hostfile", str(hosts), "--id", "r",
             "--", "--runtime.reply-port", str(free_port()),
         )  # fmt: skip
         assert started.returncode == 0, started.stderr
         try:
-
-            def shown() -> bool:
-                told = run_exporter(tmp_path, "top", "--once", "--job", str(directory))
-                assert told.returncode == 0, told.stderr
-                lines = told.stdout.splitlines()
-                return lines[0].startswith("job r  ") and lines[1].startswith("2 nodes: 2 up  cpu")
-
-            eventually("both nodes", shown)
+            eventually("both nodes", lambda: shows("2 nodes: 2 up  cpu"))
             with closing(Saved(directory, None, last=True)) as saved:
                 assert not saved.ended
-                before = saved.end
+                up = before = saved.end
                 assert saved.end > before
                 assert children() == []  # none of ours
+            simulated.close()
+            eventually("they are down", lambda: shows("2 nodes: 0 up, 2 refused  cpu -  queue -  tasks/s -"))
         finally:
-            stopped = run_exporter(tmp_path, "job", "stop", *at, "--no-report")
+            stopped = run_exporter(tmp_path, "job", "stop", "--directory", str(directory), "--no-report")
     assert stopped.returncode == 0, stopped.stderr
     with closing(Saved(directory, None, last=True)) as saved:
         assert saved.ended
-        node = nodes_of(saved.frame(None))["0"]
-        assert node.up
         assert len(children()) == 1
+        node = nodes_of(saved.frame(None))["0"]
+        assert (node.state, node.cpu, node.memory, node.tasks, node.queued) == ("refused", *[None] * 4)
+        saved.move(up - saved.at)
+        assert nodes_of(saved.frame(None))["0"].up
+        assert not saved.ended
     assert children() == []
     with pytest.raises(SourceError, match="the job's Prometheus"):
         saved.frame(None)
@@ -504,8 +508,13 @@ def test_prometheus_ends_when_it_is_interrupted_while_that_starts(directory: Pat
             "its child", lambda: psutil.Process(process.pid).children(), 60, pause=0.005
         )
         process.send_signal(signal.SIGTERM)
-        assert ended(process, screen) in (0, 130)
-        eventually("its end", lambda: not any(child.is_running() for child in found))
+        try:
+            assert ended(process, screen) in (0, 130)
+            assert not any(child.is_running() for child in found)
+        finally:
+            for child in found:
+                if child.is_running():
+                    child.kill()
 
 
 def test_prometheus_ends_when_it_cannot_be_asked(

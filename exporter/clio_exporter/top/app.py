@@ -35,7 +35,9 @@ _STYLES: Final = {
 _CURSOR: Final = Style(reverse=True)
 _HISTORY: Final = 120
 _HELP: Final = "enter node  / search  s sort  f freeze  q quit"
+_HELP_NODE: Final = "escape back  f freeze  q quit"
 _HELP_PLAYER: Final = "space play/pause  left/right 10 s, shift 1 min  home/end  enter / s q"
+_HELP_NODE_PLAYER: Final = "escape back  space play/pause  left/right 10 s, shift 1 min  home/end  q"
 _END: Final = 1e12
 """Seconds further than any job goes."""
 
@@ -106,10 +108,11 @@ class NodeScreen(Screen[None]):
     CSS = "Sparkline {height: 2} .curve {height: 1}"
 
     def __init__(
-        self, key: Key, look: Callable[[Key], tuple[str, Node | None, Sequence[Sequence[float]]]]
+        self, key: Key, look: Callable[[Key], tuple[str, Node | None, Sequence[Sequence[float]]]], keys: str
     ) -> None:
         super().__init__()
         self.key = key
+        self._keys = keys
         self._look = look
 
     def compose(self) -> ComposeResult:
@@ -119,7 +122,7 @@ class NodeScreen(Screen[None]):
             for name in ("cpu", "memory", "tasks/s"):
                 yield Label(name, classes="curve")
                 yield Sparkline(id=f"curve-{name.partition('/')[0]}")
-        yield Static("escape back  f freeze  q quit", id="help", markup=False)
+        yield Static(self._keys, id="help", markup=False)
 
     def on_mount(self) -> None:
         """Fill them."""
@@ -312,7 +315,8 @@ class TopApp(App[None]):
 
     def on_node_list_opened(self, event: NodeList.Opened) -> None:
         """Open a node's page."""
-        self.push_screen(NodeScreen(event.node.key, self._look))
+        keys = _HELP_NODE if self._player is None else _HELP_NODE_PLAYER
+        self.push_screen(NodeScreen(event.node.key, self._look, keys))
         if self._player is not None:
             self._look_now()
 

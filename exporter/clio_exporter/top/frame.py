@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -193,11 +194,11 @@ def read_frame(text: str, at: float, before: Frame | None = None) -> Frame:
 
 
 def read_nodes(samples: Iterable[Sample]) -> dict[Key, Node]:
-    """The nodes that samples of `METRICS` tell of, without rates; other samples are ignored."""
+    """The nodes that samples of `METRICS` tell of, without rates; others, and no numbers, are ignored."""
     nodes: dict[Key, Node] = {}
     for name, labels, value in samples:
         put = _READERS.get(name)
-        if put is None:
+        if put is None or not math.isfinite(value):
             continue
         key = key_of(labels)
         node = nodes.get(key)
@@ -211,7 +212,7 @@ def read_nodes(samples: Iterable[Sample]) -> dict[Key, Node]:
 def put_rate(nodes: Mapping[Key, Node], counter: str, labels: Labels, rate: float) -> None:
     """Give a worker or device the rate of its counter (of `COUNTERS`), where it tells the counter, too."""
     node = nodes.get(key_of(labels))
-    if node is None:
+    if node is None or not math.isfinite(rate):
         return
     worker = node.workers.get(labels.get("worker_id", ""))
     device = node.devices.get(labels.get("pool_id", ""))

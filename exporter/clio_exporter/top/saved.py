@@ -142,7 +142,7 @@ class Saved:
         began, step = self._job.began, max(0.1, self._job.interval)
         until = min(self._end, began + max(_FIRST_SECONDS, 10 * step))
         found = self._query_range("min(timestamp(clio_node_up))", began, until, step)
-        return min(found[0][1], self._end) if found and not math.isnan(found[0][1]) else began
+        return min(found[0][1], self._end) if found else began
 
     def _meant(self, start: Moment) -> float:
         at = self._begin + start.seconds if start.from_begin else start.seconds
@@ -182,7 +182,8 @@ class Saved:
             Answer.matrix, "/api/v1/query_range",
             query=expression, start=f"{begin:.3f}", end=f"{end:.3f}", step=f"{step:.3f}",
         )  # fmt: skip
-        return found[0][1] if found else []
+        points = found[0][1] if found else []
+        return [(at, value) for at, value in points if math.isfinite(value)]
 
     def _data(self, read: Callable[[Answer], _T], path: str, **query: str) -> _T:
         answer = self._service.get(path, **query)

@@ -128,6 +128,11 @@ def test_after_a_restart_there_is_no_rate() -> None:
     assert by_id(read_frame(again, 7.0, first))["0"].tasks is None
 
 
+def test_what_is_no_number_is_not_told() -> None:
+    told = by_id(read_frame(text().replace("} 0.5\n", "} NaN\n").replace("} 524288", "} +Inf"), 1.0))["0"]
+    assert (told.cpu, told.fill, told.memory) == (None, None, 0.9)
+
+
 def test_search_by_number_name_and_address() -> None:
     node = by_id(read_frame(text(), 1.0))["0"]
     for meant in ("0", "0-3", "n0", "10.0.0", ""):
@@ -339,7 +344,7 @@ def test_a_frame_that_comes_while_a_node_is_being_opened_is_shown_there() -> Non
         app = TopApp(Frames(3), 60, Search(), "node")
         async with app.run_test() as pilot:
             await come_true(pilot, lambda: _is(app.frame is not None))
-            opened = NodeScreen(list(many(3).nodes)[1], app._look)
+            opened = NodeScreen(list(many(3).nodes)[1], app._look, "")
             app.push_screen(opened)
             app._arrived(many(3))
 
