@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 import zmq
+from spython.main.parse.parsers.singularity import SingularityParser
 
 import clio_client
 from clio_client.config.settings import load_settings
@@ -287,11 +288,18 @@ def test_the_module_file_leads_to_the_program(tmp_path: Path) -> None:
     assert "prepend-path PATH /opt/clio-exporter/bin" in done.stdout.splitlines()
 
 
-def test_the_spack_recipe_has_the_dependencies_of_the_package() -> None:
-    """Run with stand-ins for Spack's commands: Spack itself is not at hand."""
-    source = text("contrib/spack/py-clio-exporter/package.py")
-    assert "from spack.package import *\n" in source
+SPACK = ROOT / "contrib" / "spack"
+SPACK_PACKAGES = {path.parent.name: path for path in sorted(SPACK.glob("packages/*/package.py"))}
+_LEAST = re.compile(r"([A-Za-z][\w-]*)>=([\d.]+)")
+
+
+def spack_recipe(name: str) -> tuple[list[str], list[str]]:
+    """Versions and dependencies of a recipe, run with stand-ins for Spack's commands."""
+    versions: list[str] = []
     wanted: list[str] = []
+
+    def version(number: str, **_more: Any) -> None:
+        versions.append(number)
 
     def depends_on(spec: str, **_more: Any) -> None:
         wanted.append(spec)
@@ -299,22 +307,82 @@ def test_the_spack_recipe_has_the_dependencies_of_the_package() -> None:
     def nothing(*_args: Any, **_more: Any) -> None:
         return
 
-    names = {"PythonPackage": object, "depends_on": depends_on, "license": nothing, "variant": nothing}
-    exec(source.replace("from spack.package import *\n", ""), {**names, "version": nothing})
+    path = SPACK_PACKAGES[name]
+    source = path.read_text(encoding="utf-8")
+    assert "from spack.package import *\n" in source
+    names = {
+        "PythonPackage": object, "depends_on": depends_on, "license": nothing, "variant": nothing,
+        "version": version, "__file__": str(path),
+    }  # fmt: skip
+    exec(source.replace("from spack.package import *\n", ""), names)
+    return versions, wanted
+
+
+def test_the_spack_recipe_has_the_dependencies_of_the_package() -> None:
+    _, wanted = spack_recipe("py-clio-exporter")
     ours = tomllib.loads(text("pyproject.toml"))["project"]
-    for dependency in ours["dependencies"]:
-        name, least = re.match(r"([\w-]+)>=([\d.]+)", dependency).groups()  # type: ignore[union-attr]
+    extras = ours["optional-dependencies"]
+    needed = [
+        *ours["dependencies"],
+        *(each for name in ("backfill", "parquet", "report", "top") for each in extras[name]),
+    ]
+    for dependency in needed:
+        name, least = _LEAST.match(dependency).groups()  # type: ignore[union-attr]
         assert [spec for spec in wanted if spec.startswith(f"py-{name}@{least}:")], dependency
     assert f"python@{ours['requires-python'].removeprefix('>=')}:" in wanted
 
 
-def test_the_apptainer_definition_has_sections_that_there_are_and_scripts_that_a_shell_reads() -> None:
-    known = {"files", "post", "environment", "runscript", "test", "labels", "help"}
-    source = text("contrib/apptainer/clio-exporter.def")
-    header, *sections = re.split(r"^%(?=\w)", source, flags=re.M)
-    assert re.findall(r"^(\w+): \S+$", header, re.M) == ["Bootstrap", "From"]
+@pytest.mark.parametrize("name", [name for name in SPACK_PACKAGES if name != "py-clio-exporter"])
+def test_spack_gets_the_versions_we_are_tested_with(name: str) -> None:
+    """Of what Spack itself has too old, or not at all."""
+    versions, _ = spack_recipe(name)
+    assert [f"{name.removeprefix('py-')}=={number}" for number in versions] == [
+        line
+        for line in text("constraints.txt").splitlines()
+        if line.startswith(f"{name.removeprefix('py-')}==")
+    ]
+
+
+@pytest.mark.skipif(shutil.which("spack") is None, reason="spack is not installed here")
+@pytest.mark.parametrize("name", SPACK_PACKAGES)
+def test_spack_reads_the_recipes(name: str, tmp_path: Path) -> None:
+    """By Spack itself, which knows no other repository of ours and keeps nothing."""
+    scope = tmp_path / "scope"
+    scope.mkdir()
+    (scope / "repos.yaml").write_text(f"repos:\n  - {SPACK}\n", encoding="utf-8")
+    environment = {
+        **os.environ, "HOME": str(tmp_path), "SPACK_DISABLE_LOCAL_CONFIG": "1",
+        "SPACK_USER_CACHE_PATH": str(tmp_path / "cache"),
+    }  # fmt: skip
+    done = subprocess.run(
+        ["spack", "-C", str(scope), "info", name],
+        env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Error" not in done.stderr
+    assert f"{name}\n" in done.stdout
+    assert ROOT.as_uri() in done.stdout or name != "py-clio-exporter"
+
+
+def test_singularitys_python_library_reads_the_apptainer_definition() -> None:
+    """It is a parser of definitions, and does not need the program."""
+    path = ROOT / "contrib" / "apptainer" / "clio-exporter.def"
+    (recipe,) = SingularityParser(str(path)).recipe.values()
+    assert recipe.fromHeader == "python:3.12-slim-bookworm"
+    assert recipe.files == [". /src"]
+    assert recipe.cmd == 'exec clio-exporter "$@"'
+    assert recipe.environ == ["PATH=/opt/clio-exporter/bin:$PATH"]
+    assert [line for line in recipe.install if "/src[" in line] == [
+        "/opt/clio-exporter/bin/pip install --no-cache-dir --constraint /src/constraints.txt "
+        "'/src[backfill,report,top]'"
+    ]
+    assert [line for line in recipe.install if "--version" in line] != []  # from %test
+    assert recipe.labels == ["org.opencontainers.image.title clio-exporter"]
+
+
+def test_the_apptainer_definition_has_scripts_that_a_shell_reads() -> None:
+    _, *sections = re.split(r"^%(?=\w)", text("contrib/apptainer/clio-exporter.def"), flags=re.M)
     bodies = dict(section.split("\n", 1) for section in sections)
-    assert set(bodies) == known
     for name in ("post", "environment", "runscript", "test"):
         done = subprocess.run(
             ["sh", "-n"], input=bodies[name], capture_output=True, text=True, timeout=60, check=False

@@ -1,6 +1,4 @@
-"""Spack recipe. `spack repo add` a repository with this directory below packages/, then
-`spack dev-build py-clio-exporter@main` in a checkout.
-"""
+from pathlib import Path
 
 from spack.package import *
 
@@ -9,10 +7,12 @@ class PyClioExporter(PythonPackage):
     """Prometheus exporter, terminal view and job reports for clusters that run IOWarp's CLIO runtime."""
 
     homepage = "https://iowarp.ai"
+    # The checkout that this recipe is in.
+    git = Path(__file__).resolve().parents[4].as_uri()
 
     license("BSD-3-Clause")
 
-    version("main")
+    version("main", branch="main")
 
     variant("backfill", default=True, description="gaps of a Prometheus filled from what nodes remember")
     variant("parquet", default=False, description="recordings written as Parquet")
@@ -35,8 +35,9 @@ class PyClioExporter(PythonPackage):
     depends_on("py-pyzmq@25.1:", type=("build", "run"))
     depends_on("py-shtab@1.13:", type=("build", "run"))
     depends_on("py-structlog@23.2:", type=("build", "run"))
-    depends_on("py-cramjam", when="+backfill", type="run")
-    depends_on("py-pyarrow +parquet", when="+parquet", type="run")
-    depends_on("py-matplotlib", when="+report", type="run")
-    depends_on("py-textual", when="+top", type="run")
+    depends_on("py-cramjam@2.9:", when="+backfill", type="run")
+    depends_on("py-matplotlib@3.8:", when="+report", type="run")
+    depends_on("py-pyarrow@16:", when="+parquet", type="run")
+    depends_on("arrow+parquet+snappy", when="+parquet", type="run")
+    depends_on("py-textual@6:", when="+top", type="run")
     depends_on("prometheus", when="+prometheus", type="run")
