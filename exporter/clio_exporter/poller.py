@@ -412,9 +412,10 @@ class _Questions:
         first = not self._asked
 
         def answered(answer: MonitorAnswer | Exception) -> None:
+            if isinstance(answer, Exception):
+                ended(self.record.reported(answer))
+                return
             try:
-                if isinstance(answer, Exception):
-                    raise answer
                 more = use(question.answer(node, answer))
             except Exception as error:  # noqa: BLE001 - a defect must not cost others their samples
                 ended(self.record.reported(error))
@@ -445,6 +446,8 @@ class _Questions:
             if self._more:
                 await asyncio.gather(*self._more)
         finally:
+            # What they call leads back here: without this all answers would wait for the garbage collector.
+            self._asked.clear()
             for task in self._more:
                 task.cancel()
 

@@ -233,13 +233,13 @@ class NodeConnection:
             return
 
         def ended(outcome: bytes | Exception) -> None:
-            answer: MonitorAnswer | Exception
             try:
                 raw = self._frame(outcome, query)
                 answer = self._read(generation, ids.request_id, raw, query)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this question's
-                answer = error
-            answered(answer)
+                answered(error)
+            else:
+                answered(answer)
 
         self._in_flight.send(ids.request_id, frame, wave, ended)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -217,6 +218,23 @@ def test_a_ring_that_stands_still_and_hangs_costs_its_topic_only(bench: MakeBenc
     snapshot = b.poll()
     failed = {topic for topic, result in snapshot.results.items() if result.error is not None}
     assert failed == {Topic.SYSTEM}
+
+
+def test_what_was_learned_does_not_wait_for_the_garbage_collector(bench: MakeBench) -> None:
+    """Of a thousand nodes that would be the answers of several scrapes in memory."""
+    b = bench()
+    b.poll()
+    gc.collect()
+    gc.disable()
+    try:
+        b.poll()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert [kept for kept in gc.garbage if isinstance(kept, NodeSnapshot)] == []
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 def test_questions_are_counted_over_scrapes(bench: MakeBench) -> None:
