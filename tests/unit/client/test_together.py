@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Sequence
 
@@ -229,8 +230,13 @@ def test_no_time_is_no_question(simulation: Simulation, client: RuntimeClient, n
 
 
 def test_a_node_that_is_down_is_told_once_a_question(simulation: Simulation, client: RuntimeClient) -> None:
+    node = simulation.node(1)
     simulation.process.set_fault(1, "refused")
-    assert reasons(together(client, simulation.node(1), head_start=SHORT)) == ["refused"] * 4
+    deadline = time.monotonic() + LONG
+    with pytest.raises(ConnectionRefusedError):  # libzmq closes its listener when it comes to it
+        while time.monotonic() < deadline:
+            socket.create_connection((node.host, node.client_port), LONG).close()
+    assert reasons(together(client, node, head_start=SHORT)) == ["refused"] * 4
     simulation.process.clear(1)
 
 
