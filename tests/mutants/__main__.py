@@ -153,12 +153,15 @@ def sampled(code: str, module: str, size: int, seed: int) -> tuple[int, list[Mut
 
 
 def is_equivalent(module: str, mutant: Mutant, path: Path = EQUIVALENTS) -> bool:
-    """Whether it is listed, by module, line and, where it is given, operator; a reason must be there."""
+    """Whether it is listed, by line and, where they are given, module, what became of the line, and operator;
+    a reason must be there.
+    """
     for entry in yaml.safe_load(path.read_text(encoding="utf-8")):
         assert entry["because"]
         if (
             re.search(entry.get("module", ""), module)
             and re.search(entry["line"], mutant.before)
+            and re.search(entry.get("after", ""), mutant.after)
             and re.search(entry.get("operator", ""), mutant.operator)
         ):
             return True

@@ -51,9 +51,10 @@ def _runs(process: psutil.Process) -> bool:
 
 def test_an_equivalent_is_that_of_a_module_a_line_and_an_operator(tmp_path: Path) -> None:
     path = tmp_path / "equivalents.yml"
-    path.write_text("- {module: 'a', line: '^x = ', operator: 'Number', because: y}\n")
+    path.write_text("- {module: 'a', line: '^x = ', after: '[^3]$', operator: 'Number', because: y}\n")
     mutant = Mutant(1, "NumberReplacer", "x = 1", "x = 2", "")
     assert is_equivalent("a.py", mutant, path)
     assert not is_equivalent("b.py", mutant, path)
+    assert not is_equivalent("a.py", Mutant(1, "NumberReplacer", "x = 1", "x = 3", ""), path)
     assert not is_equivalent("a.py", Mutant(1, "Other", "x = 1", "x = 2", ""), path)
     assert not is_equivalent("a.py", Mutant(1, "NumberReplacer", "y = 1", "y = 2", ""), path)
