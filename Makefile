@@ -72,7 +72,7 @@ dashboards: setup ## Generate grafana/dashboards/*.json
 soak: setup ## Scrape real runtimes in every way for SOAK_SECONDS (an hour) and check what it leaves behind
 	CLIO_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak --timeout=0 $(PYTEST_ARGS)
 
-fuzz: setup ## Give a million damaged inputs to every decoder of foreign bytes (ten minutes; FUZZ_ARGS="--help")
+fuzz: setup ## Give a million damaged inputs to every decoder of foreign bytes (three minutes; FUZZ_ARGS="--help")
 	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
 bench: setup ## Measure scrapes of simulated and real nodes as ratios (BENCH_ARGS=--write puts them into docs/performance.md)
