@@ -190,11 +190,10 @@ class InFlight:
         self._registry.pop(request_id, None)
 
     def _forget(self, sent_before: float) -> bool:
-        gone = [
-            i
-            for i, flight in self._flights.items()
-            if flight.sent_at < sent_before and not flight.wave.awaits(i)
-        ]
+        oldest = next(iter(self._flights.values()), None)
+        if oldest is None or oldest.sent_at >= sent_before:
+            return False  # they are in the order they were sent in; nearly always none is that old
+        gone = [i for i, f in self._flights.items() if f.sent_at < sent_before and not f.wave.awaits(i)]
         for request_id in gone:
             self._remove(request_id)
         if gone:
