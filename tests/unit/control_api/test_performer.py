@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from clio_client.config.errors import ConfigError
 from clio_client.errors import HungError, RefusedError, RuntimeClientError
 from clio_client.membership import Member
 from clio_client.protocol.codec import Generation, RuntimeIdentity
@@ -36,6 +37,7 @@ class Node:
     """A node, its sshd and its runtime, as `Performer` meets them.
 
     Attributes:
+        patience: seconds that it was asked to wait for an outcome, at last.
         reports: what the script tells of the outcome, one after the other, the last for good; an error is
             raised instead.
         runtimes: what the runtime answers to a question, likewise.
@@ -50,6 +52,7 @@ class Node:
         self.uptime_s: float | None = None
         self.unreachable: SshError | None = None
         self.asked: list[str] = []
+        self.patience = 0.0
         self.on_ask: Callable[[], None] = lambda: None
 
     # --- as ssh.Connection ------------------------------------------------------------------------
@@ -62,6 +65,7 @@ class Node:
         if what == "log":
             return CommandResult(0, raised(self.log).encode(), b"", 0)
         if what == "outcome":
+            self.patience = timeout - performer._LOG_SECONDS
             self.on_ask()
             return CommandResult(0, b"", marked(raised(following(self.reports))), 0)
         return CommandResult(self.returncode, b"stopped\n", marked(raised(self.began)), 0)
@@ -160,6 +164,25 @@ def test_a_node_that_ssh_does_not_reach(node: Node, error: SshError, outcome: st
     node.unreachable = error
     result = perform(node, action_on())
     assert (result.outcome, result.error, result.reason) == (outcome, str(error), error.reason)
+
+
+def test_settings_that_cannot_be_used_are_a_failure(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connection(*_: Any) -> Any:
+        raise ConfigError("control.yaml", "no key", "Give one")
+
+    monkeypatch.setattr(performer, "connection", connection)
+    result = perform(node, action_on())
+    assert (result.outcome, result.reason, result.returncode) == ("failure", "configuration", -1)
+    assert result.error == "control.yaml: no key. Give one"
+
+
+@pytest.mark.parametrize(("wait", "low", "high"), [(0.0, 4.0, 4.0), (60.0, 4.0, 4.0), (3.0, 1.5, 3.0)])
+def test_a_node_is_asked_to_wait_as_long_as_the_one_who_asked_does(
+    node: Node, wait: float, low: float, high: float
+) -> None:
+    node.runtimes = [NEW]
+    perform(node, action_on(wait=wait))
+    assert low <= node.patience <= high
 
 
 # --- what came of a restart, by the node's report -------------------------------------------------
