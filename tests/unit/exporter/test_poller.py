@@ -338,14 +338,14 @@ def test_a_restart_is_seen_by_identity(bench: MakeBench) -> None:
     node = MemoryNode(samples=[sample(i, 99.0) for i in range(50)])
     b = bench(node)
     first = b.poll()
-    assert first.start_time == pytest.approx(1_700_000_000 - 100 + 1)
+    assert first.start_time == pytest.approx(1_700_000_000 - 100 + 1, rel=0, abs=0.01)
     node.identity = RuntimeIdentity(90_000_000_000, 4712)
     node.samples = [sample(i, 5.0) for i in range(60)]  # the ids overlap
     snapshot = b.poll()
     assert "system_stats:0" in node.asked
     assert snapshot.peaks.cpu_usage_pct == 5
     assert "container_stats" in node.asked
-    assert snapshot.start_time == pytest.approx(first.start_time + 89)
+    assert snapshot.start_time == pytest.approx(first.start_time + 89, rel=0, abs=0.01)
 
 
 def test_a_restart_nothing_tells_of_is_seen_by_the_ring(bench: MakeBench) -> None:
