@@ -142,7 +142,8 @@ class Saved:
         began, step = self._job.began, max(0.1, self._job.interval)
         until = min(self._end, began + max(_FIRST_SECONDS, 10 * step))
         found = self._query_range("min(timestamp(clio_node_up))", began, until, step)
-        return min(found[0][1], self._end) if found else began
+        # A damaged answer may say any time.
+        return min(max(found[0][1], began), self._end) if found else began
 
     def _meant(self, start: Moment) -> float:
         at = self._begin + start.seconds if start.from_begin else start.seconds
