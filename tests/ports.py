@@ -13,7 +13,7 @@ from typing import Final
 
 from clio_lab.demo.ports import is_free
 
-_STEP: Final = 20
+_STEP: Final = 24
 _PORTS: Final = range(10_000, 20_000, _STEP)
 """Below the ephemeral ports, which any connection may have, and below those of real runtimes."""
 _TURN: Final = Path(tempfile.gettempdir()) / f"clio-exporter-tests-{os.getuid()}.port"
@@ -22,9 +22,10 @@ machine take turns, so that none is told a port that another is about to bind.""
 
 
 def free_port(count: int = 4) -> int:
-    """The first of `count` (up to 20) ports in a row that nobody listens on, on any address.
+    """The first of `count` (up to 24) ports in a row that nobody listens on, on any address.
 
-    It is the turn of this one again after 500. Four are what a runtime needs behind its base port.
+    It is the turn of this one again after 400 others. A runtime needs four from its base port on, and three
+    runtimes on one address need 24.
     """
     assert count <= _STEP
     with _TURN.open("a+", encoding="ascii") as turn:

@@ -165,6 +165,8 @@ class Slurm:
             (self.directory / name).mkdir(parents=True)
         lines = {
             "ClusterName": "cliotest",
+            # Epilogs find a job's processes by its id, and there may be another Slurm on this machine.
+            "FirstJobId": str(1 + secrets.randbelow(10_000_000)),
             "SlurmctldHost": f"{self.head.name}({self.head.address})",
             "SlurmctldPort": str(first),
             "SlurmUser": user,

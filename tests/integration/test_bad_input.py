@@ -328,7 +328,7 @@ def test_a_single_scrape_says_which_nodes_are_down_and_why(simulated: Simulated,
 
 
 def test_one_runtime_under_two_names_is_asked_once(tmp_path: Path) -> None:
-    port = free_port()
+    port = free_port(14)
     options = ["--nodes", "2", "--address", "127.0.0.1", "--same-address", "--base-port", str(port)]
     with SimulatorProcess(*options, "--workers", str(WORKERS), "--bdevs", "1") as process:
         nodes = f"--nodes=localhost:{port},127.0.0.1:{port},127.0.0.1:{port + 10}"

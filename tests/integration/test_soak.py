@@ -210,7 +210,7 @@ def test_no_runtime_ends_is_shown_twice_or_leaks(cluster: LocalCluster, tmp_path
     every = [*own, *(f"127.0.0.1:{node.port}" for node in cluster.nodes)]
     soak = Soak(cluster, tmp_path)
     # Ports of their own, so that the number of identities does not hang on who starts first.
-    ports = {"alias": reply_port + 40, "discovery": reply_port + 60, "killed": reply_port + 80}
+    ports = {name: free_port() for name in ("alias", "discovery", "killed", "control API")}
     by_alias = (f"--nodes={','.join(every)}", f"--runtime.reply-port={ports['alias']}")
 
     def shell(*arguments: str) -> None:
@@ -242,7 +242,7 @@ def test_no_runtime_ends_is_shown_twice_or_leaks(cluster: LocalCluster, tmp_path
             stack.enter_context(ExporterProcess(tmp_path, f"--nodes={nodes}", reply_port=reply_port))
             for nodes in (",".join(every), ",".join(every[::-1]))
         ]
-        api = stack.enter_context(control_api(tmp_path, cluster.hostfile, reply_port + 20))
+        api = stack.enter_context(control_api(tmp_path, cluster.hostfile, ports["control API"]))
         if missing_reason("prometheus", "promtool") is None:
             jobs = [
                 {"job_name": f"clio{i}", "static_configs": [{"targets": [exporter.address]}]}

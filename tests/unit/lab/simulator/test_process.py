@@ -20,7 +20,7 @@ COMMAND = [sys.executable, "-m", "clio_lab.simulator"]
 
 
 def test_hostfile_names_faults_and_same_address(tmp_path: Path) -> None:
-    base, hostfile = free_port(), tmp_path / "hosts"
+    base, hostfile = free_port(24), tmp_path / "hosts"
     options = ["--nodes", "3", "--base-port", str(base), "--same-address", "--hostfile", str(hostfile)]
     options += [
         "--hostname-format",
