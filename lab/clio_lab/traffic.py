@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 BURST_SECONDS = 0.1
 INTERVAL_SECONDS = 1.0
@@ -229,8 +230,16 @@ def _say(line: str) -> None:
 def main() -> int:
     """Load the nodes of the hostfile until SIGTERM."""
     stop = threading.Event()
+    came: SimpleQueue[int] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda which, _: came.put(which))
+
+    def watch() -> None:
+        # Not in the handler: it may interrupt `stop.wait()` while that has the lock that `stop.set()` needs.
+        came.get()
+        stop.set()
+
+    threading.Thread(target=watch, name="signals", daemon=True).start()
     directory = Path(os.environ.get("CLIO_TRAFFIC_DIR") or "/tmp/clio-traffic")  # noqa: S108 - a container's own
     directory.mkdir(exist_ok=True)
     targets = _targets(Path(os.environ.get("CLIO_HOSTFILE") or "/etc/clio/hostfile"), directory)

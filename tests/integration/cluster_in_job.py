@@ -15,12 +15,17 @@ from clio_lab.demo.install import RuntimeInstall
 from clio_lab.demo.ports import find_base_port
 from clio_lab.demo.state import State
 from clio_lab.demo.traffic import Traffic
+from clio_web.signals import set_by_signals
 
 
 def main() -> None:
     root, nodes = Path(sys.argv[1]), int(sys.argv[2])
     ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    with set_by_signals(ended, signal.SIGTERM):
+        run(root, nodes, ended)
+
+
+def run(root: Path, nodes: int, ended: threading.Event) -> None:
     root.mkdir(parents=True)
     state = State(root / "state.json")
     base_port = find_base_port(nodes)

@@ -21,6 +21,7 @@ from clio_lab.demo.node import LocalNode
 from clio_lab.demo.runtime_config import NodeSettings, render
 from clio_lab.demo.state import State
 from clio_lab.traffic import LoadGenerator, Target
+from clio_web.signals import set_by_signals
 
 # A test that was killed leaves no job behind.
 SECONDS = 300
@@ -29,7 +30,11 @@ SECONDS = 300
 def main() -> None:
     root, hostfile, user = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    with set_by_signals(ended, signal.SIGTERM):
+        run(root, hostfile, user, ended)
+
+
+def run(root: Path, hostfile: Path, user: str, ended: threading.Event) -> None:
     end = threading.Timer(SECONDS, ended.set)
     end.daemon = True
     end.start()

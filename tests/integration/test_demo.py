@@ -112,9 +112,11 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
 
 
 def ensure_ended(started: Demo) -> None:
-    if started.process.poll() is None:
-        started.end(signal.SIGTERM)
-    started.close()
+    try:
+        if started.process.poll() is None:
+            started.end(signal.SIGTERM)
+    finally:
+        started.close()
 
 
 def metric(url: str, name: str) -> dict[str, float]:

@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -247,7 +246,7 @@ def _annotate(args: argparse.Namespace) -> int:
 
 def _open(args: argparse.Namespace) -> int:
     jobs = [(directory, state.load(directory)) for directory in args.directories]
-    with _until_signal() as ended, ExitStack() as at_end:
+    with _until_signal(), ExitStack() as at_end:
         servers = []
         for directory, job in jobs:
             opened = at_end.enter_context(server.opened(directory, args.timeout))
@@ -257,11 +256,17 @@ def _open(args: argparse.Namespace) -> int:
         if not args.no_grafana:
             _open_grafana(jobs, servers, args.timeout, at_end)
         print("Ctrl-C ends it.", flush=True)
-        while not ended.wait(0.5):
-            for opened in servers:
-                if opened.wait(0) is not None:
-                    raise ConfigError(str(opened.log), "tells why Prometheus has ended", "Open it again")
+        _watch(servers)
     return 0
+
+
+def _watch(servers: Sequence[Detached]) -> None:
+    """Wait for a signal, which raises. Raises ConfigError when a Prometheus has ended."""
+    while True:
+        for opened in servers:
+            if opened.wait(0) is not None:
+                raise ConfigError(str(opened.log), "tells why Prometheus has ended", "Open it again")
+        time.sleep(0.5)
 
 
 def _open_grafana(
@@ -284,21 +289,21 @@ def _open_grafana(
 
 
 @contextlib.contextmanager
-def _until_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; they wait until what is being started can be ended."""
-    ended = threading.Event()
+def _until_signal() -> Iterator[None]:
+    """Leave the block at the first SIGINT or SIGTERM; they wait until what is being started can be ended."""
+    told = False
 
     def handle(*_: object) -> None:
-        if ended.is_set():
-            return
-        ended.set()
-        raise KeyboardInterrupt
+        nonlocal told
+        if not told:
+            told = True
+            raise KeyboardInterrupt
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield ended
+        yield
     except KeyboardInterrupt:
-        if not ended.is_set():
+        if not told:
             raise
     finally:
         for number, handler in before.items():

@@ -24,6 +24,7 @@ from clio_exporter.messages import failed
 from clio_exporter.record.ring import TIMEOUT, NewSamples, Rings
 from clio_exporter.record.store import Store
 from clio_exporter.scrape_command import EXIT_ALL_DOWN, EXIT_OK, EXIT_SOME_DOWN, EXIT_USAGE, replaced
+from clio_web.signals import set_by_signals
 
 _Form = Callable[[Store, IO[bytes]], None]
 _SHARE: Final = 20.0
@@ -157,14 +158,9 @@ class _Output:
 def _rounds(rings: Rings, seconds: float, interval: float, timeout: float) -> Iterator[Sequence[NewSamples]]:
     """What is new, at once and then each interval, until the time or a signal ends it."""
     stopped = threading.Event()
-    handled = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in handled}
-    try:
+    with set_by_signals(stopped, signal.SIGINT, signal.SIGTERM):
         end = time.monotonic() + seconds
         yield rings.new(timeout)
         while (left := end - time.monotonic()) > 0 and not stopped.is_set():
             stopped.wait(min(left, interval))
             yield rings.new(timeout)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

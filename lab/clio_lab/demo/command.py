@@ -10,13 +10,12 @@ import argparse
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from clio_client.address import DEFAULT_PORT
 from clio_lab.demo.errors import DemoError, InterruptedStartError
+from clio_web.signals import set_by_signals
 
 PORT_STEP = 10
 
@@ -65,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the demo until SIGINT, SIGTERM or SIGHUP; return the exit code, 1 when it could not start."""
     stop = threading.Event()
-    with _signals_set(stop):
+    with set_by_signals(stop, *_STOP_SIGNALS):
         try:
             _run(args, stop)
         except InterruptedStartError:
@@ -98,21 +97,6 @@ def _run(args: argparse.Namespace, stop: threading.Event) -> None:
         open_browser=args.open,
     )
     session.run(options, stop)
-
-
-@contextmanager
-def _signals_set(stop: threading.Event) -> Iterator[None]:
-    """Make the stop signals set `stop` instead of ending the process."""
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {number: signal.signal(number, handle) for number in _STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
