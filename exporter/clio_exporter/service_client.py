@@ -54,7 +54,7 @@ def service_token(file: Path | None) -> str:
 
 
 class OddAnswerError(ValueError):
-    """A service granted what was asked for, and its answer is not of the form that it documents."""
+    """A service did not grant what was asked for, or its answer is not of the form that it documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Answer:
 
     def scalar(self) -> float:
         """The number that an expression has. Raises `OddAnswerError`."""
-        return _sample(self.data.get("result"))[1]
+        return _sample(self._granted.data.get("result"))[1]
 
     def vector(self) -> Vector:
         """Series with a value each. Raises `OddAnswerError`."""
@@ -114,8 +114,14 @@ class Answer:
             found.append((_labels(row), [_sample(value) for value in values]))
         return found
 
+    @property
+    def _granted(self) -> Answer:
+        if not self.ok:
+            raise OddAnswerError(self.error)
+        return self
+
     def _series(self) -> list[Mapping[str, Any]]:
-        rows = self.rows("result")
+        rows = self._granted.rows("result")
         if rows is None:
             raise OddAnswerError("the answer has no list of series")
         return rows

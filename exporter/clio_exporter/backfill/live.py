@@ -101,9 +101,7 @@ def _moment(answer: Answer) -> float:
 
 def _read(service: Service, answer: Answer, read: Callable[[Answer], _T]) -> _T:
     try:
-        if answer.ok:
-            return read(answer)
-        said = answer.error
+        return read(answer)
     except OddAnswerError as error:
         said = str(error) if answer.data else answer.error
     raise ConfigError(service.url, f"does not answer as Prometheus does: {said}", "Give Prometheus's address")

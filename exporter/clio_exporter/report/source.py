@@ -35,25 +35,19 @@ def ask(url: str, asked: Range) -> Answers:
     answers, problems = Answers(), []
     for name, expression in at_the_end(asked).items():
         answer = service.get("/api/v1/query", query=expression, time=f"{asked.end:.3f}")
-        if answer.ok:
-            try:
-                answers.vectors[name] = answer.vector()
-            except OddAnswerError as error:
-                problems.append(f"{name}: {error}")
-        else:
-            problems.append(f"{name}: {answer.error}")
+        try:
+            answers.vectors[name] = answer.vector()
+        except OddAnswerError as error:
+            problems.append(f"{name}: {error}")
     for name, (title, _unit, expression) in over_time(asked).items():
         answer = service.get(
             "/api/v1/query_range", query=expression,
             start=f"{asked.begin:.3f}", end=f"{asked.end:.3f}", step=str(asked.step),
         )  # fmt: skip
-        if answer.ok:
-            try:
-                answers.plots[name] = answer.matrix()
-            except OddAnswerError as error:
-                problems.append(f"{title}: {error}")
-        else:
-            problems.append(f"{title}: {answer.error}")
+        try:
+            answers.plots[name] = answer.matrix()
+        except OddAnswerError as error:
+            problems.append(f"{title}: {error}")
     return Answers(answers.vectors, answers.plots, problems)
 
 
